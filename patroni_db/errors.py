@@ -1,0 +1,99 @@
+"""What can go wrong, as one tree.
+
+::
+
+    PatroniError
+    ├── ConfigError (also ValueError)    a setting is wrong; raised before anything is connected
+    ├── DiscoveryError                   no usable view of the cluster: which URL, and why
+    ├── NoServerError                    the deadline passed without an eligible server
+    │   ├── NoPrimaryError
+    │   └── NoReplicaError
+    └── ClusterError                     a LocalCluster did not start, or a fault could not be made
+
+Database errors are never in this tree: an error of the driver stays the driver's own. At a framework's
+boundary, :class:`NoServerError` and :class:`DiscoveryError` become the framework's ``OperationalError``
+with the original chained as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "ClusterError",
+    "ConfigError",
+    "DiscoveryError",
+    "NoPrimaryError",
+    "NoReplicaError",
+    "NoServerError",
+    "PatroniError",
+]
+
+
+class PatroniError(Exception):
+    """Base of every error this library raises itself."""
+
+
+class ConfigError(PatroniError, ValueError):
+    """A setting is unknown, malformed or contradicts another.
+
+    :param setting: the setting's full name, for example ``patroni_max_lag``
+    :param problem: what is wrong with it, in a few words
+    """
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(setting, problem)
+        self.setting = setting
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.problem}"
+
+
+class DiscoveryError(PatroniError):
+    """An endpoint gave no usable view of the cluster, or none did.
+
+    :param url: the URL asked; with several failures, the last one
+    :param reason: why its answer could not be used
+    :param failures: when every endpoint was asked in vain, one error for each
+    """
+
+    def __init__(self, url: str, reason: str, failures: Sequence[DiscoveryError] = ()) -> None:
+        super().__init__(url, reason, tuple(failures))
+        self.url = url
+        self.reason = reason
+        self.failures = tuple(failures)
+
+    @classmethod
+    def combined(cls, failures: Sequence[DiscoveryError]) -> DiscoveryError:
+        """Return the one error that tells of all `failures` (at least one)."""
+        if len(failures) == 1:
+            return failures[0]
+        return cls(failures[-1].url, failures[-1].reason, failures)
+
+    def __str__(self) -> str:
+        if self.failures:
+            return "no Patroni API gave a usable answer: " + "; ".join(map(str, self.failures))
+        return f"{self.url}: {self.reason}"
+
+
+class NoServerError(PatroniError):
+    """No server eligible for the target was reached before the deadline.
+
+    :param message: what was sought, for how long, and what stood in the way
+    """
+
+
+class NoPrimaryError(NoServerError):
+    """No primary was reached before the deadline."""
+
+
+class NoReplicaError(NoServerError):
+    """No replica was reached before the deadline."""
+
+
+class ClusterError(PatroniError):
+    """A local cluster could not be started or a fault could not be made; the message holds the log's tail."""
