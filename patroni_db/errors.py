@@ -58,13 +58,18 @@ class DiscoveryError(PatroniError):
 
     :param url: the URL asked; with several failures, the last one
     :param reason: why its answer could not be used
+    :param transient: whether asking again may help: nobody answered, or with a server error. A wrong
+        certificate, a redirect or a server that is not Patroni will not mend itself
     :param failures: when every endpoint was asked in vain, one error for each
     """
 
-    def __init__(self, url: str, reason: str, failures: Sequence[DiscoveryError] = ()) -> None:
-        super().__init__(url, reason, tuple(failures))
+    def __init__(
+        self, url: str, reason: str, *, transient: bool = False, failures: Sequence[DiscoveryError] = ()
+    ) -> None:
+        super().__init__(url, reason)
         self.url = url
         self.reason = reason
+        self.transient = transient
         self.failures = tuple(failures)
 
     @classmethod
@@ -72,7 +77,8 @@ class DiscoveryError(PatroniError):
         """Return the one error that tells of all `failures` (at least one)."""
         if len(failures) == 1:
             return failures[0]
-        return cls(failures[-1].url, failures[-1].reason, failures)
+        last = failures[-1]
+        return cls(last.url, last.reason, transient=any(f.transient for f in failures), failures=failures)
 
     def __str__(self) -> str:
         if self.failures:

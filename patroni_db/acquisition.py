@@ -1,0 +1,388 @@
+"""Getting a connection: candidates from the snapshot, one attempt after the other, waits until a deadline.
+
+The decisions are made by :class:`Acquisition`, which does no I/O; :func:`acquire` and :func:`acquire_async`
+carry its steps out for threads and for coroutines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from patroni_db.connections import Stamp, driver_of, holds_role, still_right
+from patroni_db.errors import NoPrimaryError, NoReplicaError, NoServerError
+from patroni_db.faults import Fault, classify, is_refusal, sqlstate_of
+from patroni_db.gate import Admission
+from patroni_db.selection import Target, candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from patroni_db.config import PatroniConfig
+    from patroni_db.discovery import Discovery, Snapshot
+    from patroni_db.signals import Waiter
+    from patroni_db.topology import Address
+
+__all__ = ["Acquisition", "Attempt", "Pause", "WrongRoleError", "acquire", "acquire_async"]
+
+logger = logging.getLogger("patroni_db.connections")
+
+# libpq and psycopg raise any smaller connect_timeout to two seconds, so it is the least for all drivers.
+ATTEMPT_TIMEOUT: Final = 2.0
+_LEAST_TIMEOUT: Final = 0.1
+# A refusal comes at once; an attempt that took longer than this ran into its timeout.
+_PROMPT: Final = 0.9 * ATTEMPT_TIMEOUT
+# A server that accepts connections but not ours may just have come up between the two: ask it twice.
+_REFUSALS_THAT_COUNT: Final = 2
+
+C = TypeVar("C")
+
+
+class WrongRoleError(Exception):
+    """A connection was made, and the server proved not to have the role that was asked for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attempt:
+    """Connect to this server now.
+
+    :param stamp: the server, and the generation it was chosen under
+    :param timeout: seconds the attempt may take
+    """
+
+    stamp: Stamp
+    timeout: float
+
+    @property
+    def address(self) -> Address:
+        """Where to connect to."""
+        return self.stamp.address
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait until woken, or `timeout` seconds, before asking for the next step."""
+
+    waiter: Waiter
+    timeout: float
+
+
+class Acquisition:
+    """One search for a connection, as a sequence of steps.
+
+    Ask for :meth:`step` and do what it says; report each attempt with :meth:`failed` or :meth:`succeeded`;
+    call :meth:`end` in any case.
+
+    :param discovery: the view and the clock
+    :param config: target, restrictions and the deadline
+    """
+
+    def __init__(self, discovery: Discovery, config: PatroniConfig) -> None:
+        self._discovery = discovery
+        self._config = config
+        self._began = discovery.clock()
+        self._deadline = self._began + config.failover_timeout
+        self._untried: list[Stamp] = []
+        self._round_size = 0
+        self._round_failed = False
+        self._refusals = 0
+        self._refusal: BaseException | None = None
+        self._last: tuple[Stamp, BaseException] | None = None
+
+    def step(self) -> Attempt | Pause:
+        """Return what to do next.
+
+        :raises NoServerError: the deadline has passed, with the last failure as its cause
+        :raises DiscoveryError: nothing is known of the cluster, and asking again cannot help
+        :raises Exception: the driver's own error, when living servers refuse the login
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        remaining = self._deadline - self._discovery.clock()
+        if remaining <= 0 and self._last is not None:
+            raise self._out_of_time()
+        if self._untried:
+            return self._attempt(self._untried.pop(0))
+        self._discovery.ensure_watching()
+        # Take places in the queues first and look at the state afterwards: no notification in between is lost.
+        looked, opened = self._discovery.looked.enter(), self._discovery.gate.opened.enter()
+        kept: Waiter | None = None
+        try:
+            kept, stamps = self._new_round(looked, opened)
+        finally:
+            for waiter in (looked, opened):
+                if waiter is not kept:
+                    waiter.cancel()
+        if kept is None:
+            self._round_size, self._untried = len(stamps), stamps[1:]
+            return self._attempt(stamps[0])
+        self._round_failed = False
+        if self._discovery.snapshot is None and self._discovery.failure is None:
+            remaining = max(remaining, self._config.timeout)  # the very first look is under way
+        elif remaining <= 0:
+            kept.cancel()
+            raise self._out_of_time()
+        return Pause(kept, remaining)
+
+    def failed(self, attempt: Attempt, error: BaseException, *, refused: bool) -> None:
+        """Report that the server was not reached, had the wrong role, or refused the login.
+
+        :param refused: whether the server lives and accepts connections, only not this one
+        """
+        self._last = (attempt.stamp, error)
+        logger.debug("%s (%s): %s", attempt.stamp.member, attempt.address, error)
+        if refused:
+            self._refusals += 1
+            if self._refusals >= max(_REFUSALS_THAT_COUNT, self._round_size):
+                self._refusal = error
+            return
+        self._refusals = 0
+        self._round_failed = not self._untried
+        self._discovery.invalidate(attempt.stamp.member, attempt.address)
+
+    def succeeded(self, attempt: Attempt) -> Stamp | None:
+        """Report that the server was reached and proved its role.
+
+        :returns: the connection's stamp; None when routing has moved away from that server meanwhile, so
+            that the connection must be closed
+        """
+        stamp, snapshot = attempt.stamp, self._discovery.snapshot
+        if snapshot is not None and snapshot.generation != stamp.generation:
+            if not still_right(stamp, self._config, snapshot):
+                return None
+            stamp = stamp.renewed(snapshot.generation)
+        self._discovery.proved(stamp.member, stamp.address, primary=self._config.target is Target.PRIMARY, seeker=self)
+        if self._last is not None:
+            waited = self._discovery.clock() - self._began
+            logger.info("connected to %s (%s) after %.2f s", stamp.member, stamp.address, waited)
+        return stamp
+
+    def end(self) -> None:
+        """Let another one probe for the primary."""
+        self._discovery.gate.leave(self)
+
+    def _new_round(self, looked: Waiter, opened: Waiter) -> tuple[Waiter | None, list[Stamp]]:
+        """Return the servers to try now, or what to wait for before there may be any."""
+        snapshot = self._discovery.snapshot
+        if snapshot is None:
+            failure = self._discovery.failure
+            if self._config.fallback_hosts and failure is not None and not self._round_failed:
+                stamps = [Stamp(None, address, 0) for address in self._config.fallback_hosts]
+                self._discovery.rng.shuffle(stamps)
+                return None, stamps
+            if failure is not None and not failure.transient and not self._config.fallback_hosts:
+                raise failure
+            return looked, []
+        if self._config.target is Target.PRIMARY:
+            address = snapshot.primary[1] if snapshot.primary else None
+            if self._discovery.gate.admit(self, address) is Admission.WAIT:
+                return opened, []
+        if self._round_failed:
+            return looked, []
+        stamps = self._stamps(snapshot)
+        return (None, stamps) if stamps else (looked, [])
+
+    def _stamps(self, snapshot: Snapshot) -> list[Stamp]:
+        members = candidates(
+            snapshot.topology,
+            self._config.target,
+            self._discovery.rng,
+            max_lag=self._config.max_lag,
+            tags=self._config.tags,
+            resting=self._discovery.resting(),
+        )
+        pairs = ((member, snapshot.address_of(member)) for member in members)
+        return [Stamp(member.name, address, snapshot.generation) for member, address in pairs if address]
+
+    def _attempt(self, stamp: Stamp) -> Attempt:
+        remaining = self._deadline - self._discovery.clock()
+        return Attempt(stamp, max(_LEAST_TIMEOUT, min(ATTEMPT_TIMEOUT, remaining)))
+
+    def _out_of_time(self) -> NoServerError:
+        sought, kind = _SOUGHT[self._config.target]
+        snapshot, failure = self._discovery.snapshot, self._discovery.failure
+        scope = self._config.scope or (snapshot.topology.scope if snapshot else None)
+        where = f" of cluster {scope}" if scope else ""
+        waited = f"{self._config.failover_timeout:g} s (patroni_failover_timeout)"
+        cause: BaseException | None = failure
+        why = str(failure) if failure else f"Patroni names none ({_summary(snapshot)})"
+        if self._last is not None:
+            stamp, cause = self._last
+            why = f"last tried {stamp.member or 'fallback host'} at {stamp.address}: {cause}"
+        error = kind(f"no {sought}{where} within {waited}; {why.strip()}")
+        error.__cause__ = cause
+        return error
+
+
+def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Attempt], C]) -> tuple[C, Stamp]:
+    """Return a connection to a server that proved the role of ``config.target``, and its stamp.
+
+    :param connect: makes a connection with the caller's driver to the attempt's address, within its timeout
+    :raises NoServerError: the deadline has passed
+    :raises DiscoveryError: nothing is known of the cluster, and asking again cannot help
+    :raises Exception: the driver's own error, unchanged, when it has nothing to do with availability
+    """
+    search = Acquisition(discovery, config)
+    try:
+        while True:
+            step = search.step()
+            if isinstance(step, Pause):
+                step.waiter.wait(step.timeout)
+                continue
+            began = discovery.clock()
+            try:
+                connection = connect(step)
+            except Exception as exc:
+                if _is_not_about_the_server(exc):
+                    raise
+                asked = _needs_asking(exc, discovery.clock() - began)
+                search.failed(step, exc, refused=_accepts_connections(step.address) if asked else _is_refused(exc))
+                continue
+            try:
+                held = holds_role(driver_of(connection), connection, config.target)
+                if held is None:
+                    held = _ask_role(connection) is config.target.in_hot_standby
+                stamp = search.succeeded(step) if held else None
+            except BaseException:
+                _close(connection)
+                raise
+            if stamp is not None:
+                return connection, stamp
+            _close(connection)
+            search.failed(step, _wrong_role(config, held=held), refused=False)
+    finally:
+        search.end()
+
+
+async def acquire_async(
+    discovery: Discovery, config: PatroniConfig, connect: Callable[[Attempt], Awaitable[C]]
+) -> tuple[C, Stamp]:
+    """Do the same as :func:`acquire` for coroutines: nothing here blocks the event loop."""
+    search = Acquisition(discovery, config)
+    try:
+        while True:
+            step = search.step()
+            if isinstance(step, Pause):
+                await step.waiter.wait_async(step.timeout)
+                continue
+            began = discovery.clock()
+            try:
+                connection = await connect(step)
+            except Exception as exc:
+                if _is_not_about_the_server(exc):
+                    raise
+                asked = _needs_asking(exc, discovery.clock() - began)
+                refused = await asyncio.to_thread(_accepts_connections, step.address) if asked else _is_refused(exc)
+                search.failed(step, exc, refused=refused)
+                continue
+            try:
+                held = holds_role(driver_of(connection), connection, config.target)
+                if held is None:
+                    held = await _ask_role_async(connection) is config.target.in_hot_standby
+                stamp = search.succeeded(step) if held else None
+            except BaseException:
+                await _close_async(connection)
+                raise
+            if stamp is not None:
+                return connection, stamp
+            await _close_async(connection)
+            search.failed(step, _wrong_role(config, held=held), refused=False)
+    finally:
+        search.end()
+
+
+# -- Judging a failed attempt --------------------------------------------------------------------------------
+
+
+def _is_not_about_the_server(exc: Exception) -> bool:
+    """Return whether the error is the application's own: a bad option, a missing file, a bug."""
+    return classify(exc) is Fault.OTHER and not is_refusal(exc)
+
+
+def _is_refused(exc: Exception) -> bool:
+    return is_refusal(exc) or classify(exc) is Fault.OVERLOADED
+
+
+def _needs_asking(exc: Exception, elapsed: float) -> bool:
+    """Return whether only the server can tell why the attempt failed.
+
+    libpq reports a failed connection without SQLSTATE: a wrong password and a server that starts up look
+    alike. An attempt that timed out needs no asking: a refusal is prompt.
+    """
+    libpq = any(cls.__module__.startswith("psycopg") for cls in type(exc).__mro__)
+    return libpq and sqlstate_of(exc) is None and elapsed < _PROMPT
+
+
+def _accepts_connections(address: Address) -> bool:
+    """Ask the server with libpq's ``PQping`` whether it accepts connections, whoever we are.
+
+    PQping (PostgreSQL documentation, libpq) needs no valid user, password or database.
+    """
+    try:
+        from psycopg import conninfo, pq  # noqa: PLC0415 - importing this package must not load libpq
+    except ImportError:  # psycopg2 can be used without psycopg's libpq: then a refusal waits for the deadline
+        return False
+    text = conninfo.make_conninfo(host=address.host, port=address.port, connect_timeout=math.ceil(ATTEMPT_TIMEOUT))
+    return pq.PGconn.ping(text.encode()) == pq.Ping.OK
+
+
+def _wrong_role(config: PatroniConfig, *, held: bool) -> WrongRoleError:
+    if held:
+        return WrongRoleError("routing has moved to another server meanwhile")
+    return WrongRoleError(f"the server is not what patroni_target={config.target} asks for")
+
+
+def _summary(snapshot: Snapshot | None) -> str:
+    if snapshot is None:
+        return "nothing is known of the cluster"
+    return ", ".join(f"{m.name}: {m.role} {m.state}" for m in snapshot.topology.members)
+
+
+# -- Asking a connection -------------------------------------------------------------------------------------
+
+_IN_RECOVERY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
+
+
+def _ask_role(connection: Any) -> bool:
+    """Ask for the role by a statement: before PostgreSQL 14, and behind poolers that report none."""
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_RECOVERY)
+        (in_recovery,) = cursor.fetchone()
+    connection.rollback()
+    return bool(in_recovery)
+
+
+async def _ask_role_async(connection: Any) -> bool:
+    if hasattr(connection, "fetchval"):  # asyncpg
+        return bool(await connection.fetchval(_IN_RECOVERY))
+    async with connection.cursor() as cursor:
+        await cursor.execute(_IN_RECOVERY)
+        (in_recovery,) = await cursor.fetchone()
+    await connection.rollback()
+    return bool(in_recovery)
+
+
+def _close(connection: Any) -> None:
+    connection.close()
+
+
+async def _close_async(connection: Any) -> None:
+    if hasattr(connection, "terminate"):  # asyncpg: no good-bye to wait for
+        connection.terminate()
+        return
+    closing = connection.close()
+    if inspect.isawaitable(closing):
+        await closing
+
+
+_SOUGHT: Final[dict[Target, tuple[str, type[NoServerError]]]] = {
+    Target.PRIMARY: ("primary", NoPrimaryError),
+    Target.PRIMARY_PREFERRED: ("primary or replica", NoServerError),
+    Target.REPLICA: ("replica", NoReplicaError),
+    Target.REPLICA_PREFERRED: ("replica or primary", NoServerError),
+    Target.ANY: ("server", NoServerError),
+}

@@ -1,0 +1,178 @@
+"""Patroni's REST API over HTTP: one call, one answer or one :class:`~patroni_db.errors.DiscoveryError`.
+
+The only module that uses requests. It looks at no environment variable: a proxy or a ``.netrc`` meant for
+the internet has no business between an application and its database cluster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import requests
+import urllib3
+
+from patroni_db.errors import DiscoveryError
+from patroni_db.topology import PayloadError, Topology, parse_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patroni_db.config import PatroniConfig
+
+__all__ = ["NodeStatus", "PatroniClient"]
+
+# A row of /cluster is below 1 kB; even hundreds of members stay far under this. More is not Patroni.
+_MAX_BODY: Final = 4 << 20
+_CHUNK: Final = 64 << 10
+_PRIMARY_ROLES: Final = frozenset({"primary", "master"})
+_OK: Final = 200
+_SERVICE_UNAVAILABLE: Final = 503
+_SERVER_ERROR: Final = 500
+_REDIRECTS: Final = range(300, 400)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What one node's own API says about itself (``GET /patroni``).
+
+    :param role: ``primary`` (``master`` before 4.0), ``replica``, ``demoted``, ...
+    :param state: PostgreSQL's state: ``running``, ``starting``, ``stopped``, ...
+    :param timeline: its timeline, when it says so
+    :param system_identifier: the cluster's identity, chosen by initdb; None while PostgreSQL is not up
+    """
+
+    role: str
+    state: str
+    timeline: int | None
+    system_identifier: str | None
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether its PostgreSQL runs as primary; not so while a promotion is only about to happen."""
+        return self.role in _PRIMARY_ROLES and self.state == "running"
+
+
+class PatroniClient:
+    """A client for all endpoints of one cluster. For one thread at a time.
+
+    :param config: timeout, TLS and authentication settings
+    :param clock: seconds, monotonic
+    """
+
+    def __init__(self, config: PatroniConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout = config.timeout
+        self._clock = clock
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers["Accept"] = "application/json"
+        self._session.headers["Accept-Encoding"] = "identity"
+        if config.ca is not None:
+            self._session.verify = config.ca
+        if config.cert is not None:
+            self._session.cert = (config.cert, config.key) if config.key else config.cert
+        if config.user is not None:
+            self._session.auth = (config.user, config.password or "")
+
+    def cluster(self, base_url: str) -> Topology:
+        """Return the cluster as the node at `base_url` sees it (``GET /cluster``).
+
+        :raises DiscoveryError: the answer is missing, late, or not Patroni's
+        """
+        url = f"{base_url}/cluster"
+        _, body = self._get(url, accept=(_OK,))
+        try:
+            return parse_cluster(body)
+        except PayloadError as exc:
+            raise DiscoveryError(url, str(exc)) from exc
+
+    def node(self, base_url: str) -> NodeStatus:
+        """Return what the node at `base_url` says about itself (``GET /patroni``).
+
+        :raises DiscoveryError: the answer is missing, late, or not Patroni's
+        """
+        url = f"{base_url}/patroni"
+        # 503 is a normal answer here: it carries the same body while PostgreSQL is not running.
+        _, body = self._get(url, accept=(_OK, _SERVICE_UNAVAILABLE))
+        try:
+            payload = json.loads(body)
+        except (ValueError, RecursionError) as exc:
+            raise DiscoveryError(url, f"the body is not JSON ({exc})") from exc
+        if not isinstance(payload, dict) or not isinstance(payload.get("state"), str):
+            raise DiscoveryError(url, "the body is JSON but not Patroni's: it has no state")
+        return NodeStatus(
+            role=str(payload.get("role", "")),
+            state=payload["state"],
+            timeline=_int_or_none(payload.get("timeline")),
+            system_identifier=_text_or_none(payload.get("database_system_identifier")),
+        )
+
+    def close(self) -> None:
+        """Close pooled HTTP connections. The client can still be used."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _get(self, url: str, accept: tuple[int, ...]) -> tuple[int, bytes]:
+        deadline = self._clock() + self._timeout
+        try:
+            with self._session.get(url, timeout=self._timeout, allow_redirects=False, stream=True) as response:
+                status = response.status_code
+                if status in _REDIRECTS:
+                    location = response.headers.get("Location", "nowhere")
+                    raise DiscoveryError(url, f"redirects to {location}: give the URL of Patroni itself")
+                if status not in accept:
+                    raise DiscoveryError(url, f"answered with HTTP status {status}", transient=status >= _SERVER_ERROR)
+                return status, self._read(response, url, deadline)
+        except requests.RequestException as exc:
+            raise _failure(url, exc, self._timeout) from exc
+        except (urllib3.exceptions.HTTPError, ValueError, OSError) as exc:
+            # Below requests: the body broke off; a host is no valid name; a key file cannot be read.
+            raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=True) from exc
+
+    def _read(self, response: requests.Response, url: str, deadline: float) -> bytes:
+        """Read the body within the deadline: the timeout of requests is per read, a drip would never end."""
+        body = bytearray()
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):
+            body += chunk
+            if len(body) > _MAX_BODY:
+                raise DiscoveryError(url, f"the body is larger than {_MAX_BODY} bytes")
+            if self._clock() > deadline:
+                raise DiscoveryError(url, f"no complete answer within {self._timeout:g} s", transient=True)
+        return bytes(body)
+
+
+def _failure(url: str, exc: requests.RequestException, timeout: float) -> DiscoveryError:
+    if isinstance(exc, requests.exceptions.SSLError):
+        return DiscoveryError(url, f"TLS failed: {_innermost(exc)}", transient=False)
+    if isinstance(exc, requests.Timeout):
+        return DiscoveryError(url, f"no answer within {timeout:g} s", transient=True)
+    if isinstance(exc, requests.ConnectionError):
+        cause = str(_innermost(exc))
+        return DiscoveryError(url, cause if cause.isprintable() else f"not HTTP: {cause!a}", transient=True)
+    return DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=False)
+
+
+def _innermost(exc: BaseException) -> BaseException:
+    """Return the error at the bottom of the layers of requests and urllib3, which only repeat it."""
+    while True:
+        inner = next((arg for arg in (*exc.args, getattr(exc, "reason", None)) if isinstance(arg, BaseException)), None)
+        if inner is None or inner is exc:
+            return exc
+        exc = inner
+
+
+def _int_or_none(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,372 @@
+"""The one settings vocabulary, and the values it is parsed into.
+
+The same names work in Django's ``OPTIONS``, in a SQLAlchemy URL's query and in the environment
+(``patroni_urls``, ``patroni_target``, ...), and without the prefix as keywords of :class:`PatroniConfig`.
+Everything that can be wrong about a setting is found here, before anything is connected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import math
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
+
+from patroni_db.errors import ConfigError
+from patroni_db.selection import Target
+from patroni_db.topology import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["ENV_API_URL", "PREFIX", "PatroniConfig", "split_options"]
+
+PREFIX: Final = "patroni_"
+ENV_API_URL: Final = "PATRONI_API_URL"
+
+_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min)?\s*", re.ASCII)
+_DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
+_SIZE: Final = re.compile(r"\s*(\d+)\s*(B|kB|MB|GB|TB)?\s*", re.ASCII)
+_SIZE_UNITS: Final = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+_MAX_PORT: Final = 65535
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PatroniConfig:
+    """All settings of one use of a cluster. Immutable, hashable; every value is checked when it is made.
+
+    Each parameter takes its final type or the text a URL or the environment would hold.
+
+    :param urls: REST endpoints, as list or comma-separated text. Seeds only: members are learned. Without
+        any, the environment variable ``PATRONI_API_URL`` is read
+    :param target: what connections are for, see :class:`~patroni_db.selection.Target`
+    :param scope: refuse a cluster whose scope differs
+    :param max_lag: bytes, or text such as ``16MB`` (PostgreSQL's units, 1 kB = 1024 bytes); a replica with
+        more, or unknown, lag is not eligible. Not with target ``primary``
+    :param tags: tag sets in order of preference: ``zone=a,fast=true;zone=b;``, or mappings
+    :param failover_timeout: seconds that getting a connection may wait for an eligible server
+    :param refresh: seconds between two background looks while all is well; jittered
+    :param timeout: seconds for one REST request, from connecting to the last byte
+    :param ca: path of the CA certificates that sign the REST API's certificate
+    :param cert: path of the client certificate
+    :param key: path of the client certificate's key
+    :param user: name for HTTP basic authentication
+    :param password: password for HTTP basic authentication; never in a repr, log or error
+    :param allowed_hosts: names or networks (CIDR) that a member's address must be in
+    :param port: connect to this port on each member's host instead of the advertised one
+    :param address_map: ``{advertised: reachable}`` addresses, or ``10.0.0.1:5432=localhost:5433,...``
+    :param fallback_hosts: ``host:port,...`` tried, with role check, while no Patroni API has ever answered
+    :raises ConfigError: naming the setting
+    """
+
+    urls: tuple[str, ...] = ()
+    target: Target = Target.PRIMARY
+    scope: str | None = None
+    max_lag: int | None = None
+    tags: tuple[Mapping[str, str], ...] = ()
+    failover_timeout: float = 60.0
+    refresh: float = 2.0
+    timeout: float = 2.0
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    port: int | None = None
+    address_map: tuple[tuple[Address, Address], ...] = ()
+    fallback_hosts: tuple[Address, ...] = ()
+
+    if TYPE_CHECKING:
+        # What the constructor accepts: final values, or the text of a URL or the environment.
+        def __init__(  # noqa: PLR0913 - one keyword for each setting
+            self,
+            *,
+            urls: str | Iterable[str] = (),
+            target: Target | str = Target.PRIMARY,
+            scope: str | None = None,
+            max_lag: int | str | None = None,
+            tags: str | Iterable[Mapping[str, str]] = (),
+            failover_timeout: float | str = 60.0,
+            refresh: float | str = 2.0,
+            timeout: float | str = 2.0,
+            ca: str | os.PathLike[str] | None = None,
+            cert: str | os.PathLike[str] | None = None,
+            key: str | os.PathLike[str] | None = None,
+            user: str | None = None,
+            password: str | None = None,
+            allowed_hosts: str | Iterable[str] = (),
+            port: int | str | None = None,
+            address_map: str | Mapping[str, str] | Iterable[tuple[Address, Address]] = (),
+            fallback_hosts: str | Iterable[str | Address] = (),
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        """Parse and check every setting, then check those that must agree."""
+        for field in dataclasses.fields(self):
+            setting = PREFIX + field.name
+            try:
+                value = _PARSERS[field.name](getattr(self, field.name))
+            except (ValueError, TypeError) as exc:
+                raise ConfigError(setting, str(exc)) from None
+            object.__setattr__(self, field.name, value)
+        self._check_agreement()
+
+    def _check_agreement(self) -> None:
+        if not self.urls:
+            raise ConfigError("patroni_urls", f"is required (or set {ENV_API_URL})")
+        if self.target is Target.PRIMARY:
+            if self.max_lag is not None:
+                raise ConfigError("patroni_max_lag", "makes no sense with patroni_target=primary: a primary has no lag")
+            if self.tags:
+                raise ConfigError("patroni_tags", "makes no sense with patroni_target=primary: there is only one")
+        if self.key is not None and self.cert is None:
+            raise ConfigError("patroni_key", "needs patroni_cert")
+        if self.password is not None and self.user is None:
+            raise ConfigError("patroni_password", "needs patroni_user")
+        if any(url.startswith("http:") for url in self.urls) and (self.ca or self.cert):
+            raise ConfigError("patroni_ca" if self.ca else "patroni_cert", "needs https:// in every patroni_urls")
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """Return the config that the ``patroni_*`` keys of `options` describe; other keys are ignored.
+
+        :raises ConfigError: for an unknown ``patroni_*`` name or a bad value
+        """
+        settings = {}
+        for name, value in options.items():
+            if not name.startswith(PREFIX):
+                continue
+            bare = name.removeprefix(PREFIX)
+            if bare not in _PARSERS:
+                known = ", ".join(PREFIX + known for known in _PARSERS)
+                raise ConfigError(name, f"is not a setting; there are {known}")
+            settings[bare] = value
+        return cls(**settings)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with `changes`, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def discovery_key(self) -> tuple[object, ...]:
+        """What two configs must have in common to share one discovery: all but the uses they make of it."""
+        return (
+            tuple(sorted(self.urls)),
+            *(getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _OF_ONE_USE),
+        )
+
+
+_OF_ONE_USE: Final = frozenset({"urls", "target", "max_lag", "tags", "failover_timeout", "fallback_hosts"})
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split `options` into the ``patroni_*`` settings and the driver's own, both as new dicts."""
+    ours = {name: value for name, value in options.items() if name.startswith(PREFIX)}
+    return ours, {name: value for name, value in options.items() if name not in ours}
+
+
+def _urls(value: object) -> tuple[str, ...]:
+    items = _items(value)
+    if not items:
+        items = _items(os.environ.get(ENV_API_URL, ""))
+    return tuple(dict.fromkeys(map(_url, items)))
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"{_without_userinfo(text)!r} is not a URL: {exc}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{_without_userinfo(text)!r} is not a URL such as http://10.0.0.1:8008")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not belong in a URL: use patroni_user and patroni_password")
+    if port == 0:
+        raise ValueError(f"{text!r} has port 0")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{text!r} has a query or fragment: give scheme, host and port only")
+    path = parts.path.rstrip("/")
+    for suffix in ("/patroni", "/cluster"):  # as members advertise themselves, or as copied from a browser
+        path = path.removesuffix(suffix)
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _without_userinfo(text: str) -> str:
+    return re.sub(r"//[^/]*@", "//***@", text)
+
+
+def _target(value: object) -> Target:
+    try:
+        return Target(str(value))
+    except ValueError:
+        known = ", ".join(Target)
+        raise ValueError(f"{value!r} is not one of {known}") from None
+
+
+def _size(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise ValueError(f"{value} is negative")
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a size such as 16MB (units: {', '.join(_SIZE_UNITS)})")
+    return int(match[1]) * _SIZE_UNITS[match[2] or "B"]
+
+
+def _duration(value: object) -> float:
+    seconds = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        seconds = float(match[1]) * _DURATION_UNITS[match[2] or "s"]
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value!r} is not a duration in seconds such as 2, 0.5 or 500ms")
+    if seconds <= 0:
+        raise ValueError(f"{value!r} is not more than zero")
+    return seconds
+
+
+def _timeout(value: object) -> float:
+    """Parse a duration that may also be zero: do not wait."""
+    return 0.0 if value in (0, 0.0, "0") and value is not False else _duration(value)
+
+
+def _tags(value: object) -> tuple[Mapping[str, str], ...]:
+    if isinstance(value, str):
+        return tuple(_tag_set(text) for text in value.split(";")) if value.strip() else ()
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{value!r} is neither text such as zone=a;zone=b; nor a list of mappings")
+    sets = []
+    for item in value:
+        if not hasattr(item, "items"):
+            raise TypeError(f"{item!r} is not a mapping of tags")
+        sets.append(_FrozenTags({str(k): str(v) for k, v in item.items()}))
+    return tuple(sets)
+
+
+def _tag_set(text: str) -> Mapping[str, str]:
+    pairs = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, wanted = pair.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"{pair!r} is not a tag such as zone=a")
+        pairs[name.strip()] = wanted.strip()
+    return _FrozenTags(pairs)
+
+
+class _FrozenTags(dict[str, str]):
+    """A dict that promises not to change, so that a config stays hashable and can be copied."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:  # type: ignore[override]  # dict sets it to None
+        return hash(frozenset(self.items()))
+
+
+def _optional_text(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value or None
+
+
+def _path(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    path = os.fspath(value)  # type: ignore[call-overload]  # anything else raises the TypeError we report
+    if not os.path.exists(path):  # noqa: PTH110 - fspath may be any path-like
+        raise ValueError(f"no such file: {path}")
+    return str(path)
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts = _items(value)
+    for host in hosts:
+        if "/" in host:
+            try:
+                ipaddress.ip_network(host, strict=False)
+            except ValueError as exc:
+                raise ValueError(f"{host!r} is not a network: {exc}") from None
+    return tuple(host.lower() for host in hosts)
+
+
+def _port(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    try:
+        port = int(value)  # type: ignore[call-overload]  # a bad type is reported below
+    except (TypeError, ValueError):
+        port = 0
+    if isinstance(value, bool) or not 0 < port <= _MAX_PORT:
+        raise ValueError(f"{value!r} is not a port")
+    return int(port)
+
+
+def _address_map(value: object) -> tuple[tuple[Address, Address], ...]:
+    if hasattr(value, "items"):
+        pairs: list[Any] = list(value.items())
+    elif isinstance(value, str):
+        pairs = [item.partition("=")[::2] for item in _items(value)]
+    else:
+        pairs = list(value)  # type: ignore[call-overload]  # anything else raises the TypeError we report
+    return tuple((_address(advertised), _address(reachable)) for advertised, reachable in pairs)
+
+
+def _addresses(value: object) -> tuple[Address, ...]:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_address, value))
+    return tuple(map(_address, _items(value)))
+
+
+def _address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    host, colon, port = str(value).strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    number = _port(port) if colon else None
+    if not host or number is None:
+        raise ValueError(f"{value!r} is not host:port")
+    return Address(host.lower(), number)
+
+
+def _items(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(filter(None, (item.strip() for item in value.split(","))))
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise TypeError(f"expected a list or comma-separated text, got {type(value).__name__}")
+    for item in value:
+        if not isinstance(item, str):
+            raise TypeError(f"expected text, got {item!r}")
+    return tuple(item.strip() for item in value if item.strip())
+
+
+_PARSERS: Final[Mapping[str, Any]] = {
+    "urls": _urls,
+    "target": _target,
+    "scope": _optional_text,
+    "max_lag": _size,
+    "tags": _tags,
+    "failover_timeout": _timeout,
+    "refresh": _duration,
+    "timeout": _duration,
+    "ca": _path,
+    "cert": _path,
+    "key": _path,
+    "user": _optional_text,
+    "password": _optional_text,
+    "allowed_hosts": _hosts,
+    "port": _port,
+    "address_map": _address_map,
+    "fallback_hosts": _addresses,
+}

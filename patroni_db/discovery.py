@@ -1,0 +1,461 @@
+"""The shared, cached view of a cluster: one for each cluster a process uses, whatever uses it.
+
+Readers take an immutable :class:`Snapshot` by reference and no lock. One background thread asks Patroni,
+outside any lock; everybody who needs a fresher view waits for its next look and shares what it finds,
+failures included. The last good view survives an outage of the API.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from cachetools import TLRUCache, TTLCache
+
+from patroni_db.client import PatroniClient
+from patroni_db.errors import DiscoveryError, NoPrimaryError
+from patroni_db.gate import PrimaryGate
+from patroni_db.network import AddressBook
+from patroni_db.selection import Target, candidates
+from patroni_db.signals import Signal
+from patroni_db.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from patroni_db.config import PatroniConfig
+    from patroni_db.topology import Address, Member, Topology
+
+__all__ = ["Discovery", "Snapshot", "discovery_for"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("patroni_db.discovery")
+
+# While no primary is proved, a look follows the last one this soon.
+_ALARM_PAUSE: Final = 0.1
+# A view counts as fresh for this many calm cadences; for one alarm pause while there is no leader.
+_CALM_LOOKS: Final = 3
+# An API that failed is asked after the others for this long, and a failed member tried last.
+_QUARANTINE: Final = 5.0
+# Only a view that is older than Patroni's default ttl may be replaced by one of an earlier timeline.
+_TIMELINE_MEMORY: Final = 30.0
+_JITTER: Final = 0.1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The cluster as last seen. Immutable; compare `generation` to learn whether routing moved.
+
+    :param topology: the view
+    :param generation: moves when routing does (leader, timeline, an address, who serves reads)
+    :param source: the URL that gave the view
+    :param seen_at: when it was last confirmed, in seconds of the discovery's clock
+    :param timeline: the highest timeline a leader was seen on
+    :param book: which addresses to connect to
+    """
+
+    topology: Topology
+    generation: int
+    source: str
+    seen_at: float
+    timeline: int
+    book: AddressBook
+
+    def address_of(self, member: Member) -> Address | None:
+        """Return where to connect to `member` from here, None when it has no allowed address."""
+        return self.book.address_of(member)
+
+    @property
+    def primary(self) -> tuple[Member, Address] | None:
+        """The primary that Patroni names and its reachable address; None while there is none."""
+        member = self.topology.primary
+        address = self.address_of(member) if member else None
+        return (member, address) if member and address else None
+
+
+class Discovery:
+    """One cluster's view, kept by one thread. Use :func:`discovery_for` to share it.
+
+    :param config: where to ask, how often, and what to accept
+    :param clock: seconds, monotonic
+    :param rng: jitters the cadence and shuffles equals
+    :param client: makes the HTTP client; replaced in tests
+    """
+
+    def __init__(
+        self,
+        config: PatroniConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        client: Callable[[PatroniConfig], PatroniClient] = PatroniClient,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._book = AddressBook.of(config)
+        self._make_client = client
+        self._snapshot: Snapshot | None = None
+        self._system_identifier: str | None = None
+        self._timeline = 0
+        self._start_clean()
+        _discoveries.add(self)
+
+    def _start_clean(self) -> None:
+        """Make everything that must not be shared with another process. What was seen is kept: it is immutable."""
+        self._lock = threading.Lock()
+        self._client = self._make_client(self.config)
+        self._watcher: Watcher | None = None
+        self._failure: DiscoveryError | None = None
+        self._looks = 0
+        self._alarm = False
+        self._turn = 0
+        self._failing: set[str] = set()
+        # Lifetime by health: a view without a leader is stale almost at once, a healthy one after some calm looks.
+        self._fresh: TLRUCache[str, Snapshot] = TLRUCache(1, ttu=self._expiry, timer=self.clock)
+        self._resting: TTLCache[Hashable, bool] = TTLCache(1024, _QUARANTINE, timer=self.clock)
+        self._subscribers: tuple[Callable[[Snapshot], None], ...] = ()
+        self.looked = Signal()
+        self.gate = PrimaryGate()
+
+    # -- What is known ---------------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The last good view, however old; None before the first. Takes no lock."""
+        return self._snapshot
+
+    @property
+    def _scope(self) -> str | None:
+        return self.config.scope or (self._snapshot.topology.scope if self._snapshot else None)
+
+    @property
+    def failure(self) -> DiscoveryError | None:
+        """Why the latest look failed; None after one that succeeded."""
+        return self._failure
+
+    def topology(self, timeout: float | None = None) -> Topology:
+        """Return the current view: fresh, or the last good one when no API answers.
+
+        :param timeout: seconds to wait for a look where the view is not fresh; by default as long as one
+            round of requests may take
+        :raises DiscoveryError: nothing was ever learned and the look failed, naming every URL and why
+        """
+        snapshot = self._fresh_snapshot()
+        if snapshot is None:
+            self.wait_for_look(timeout)
+            snapshot = self._snapshot
+        if snapshot is None:
+            raise self._failure or self._no_answer_yet()
+        return snapshot.topology
+
+    def primary(self, timeout: float = 0.0) -> Member:
+        """Return the member that Patroni names as primary. The connection to it still proves the role.
+
+        :param timeout: seconds to wait while there is none
+        :raises NoPrimaryError: there is none, with the reason
+        :raises DiscoveryError: nothing was ever learned of the cluster
+        """
+        self.topology()
+        member = self.wait_for(lambda topology: topology.primary, timeout)
+        if member is None:
+            problem = f"cluster {self._scope or '(unnamed)'} has no primary"
+            raise NoPrimaryError(problem) from self._failure
+        return member
+
+    def replicas(self) -> tuple[Member, ...]:
+        """Return the members that serve reads, in random order, those that stream first; perhaps none.
+
+        :raises DiscoveryError: nothing was ever learned of the cluster
+        """
+        return candidates(self.topology(), Target.REPLICA, self.rng)
+
+    def resting(self) -> frozenset[str]:
+        """Return the names of members in quarantine."""
+        with self._lock:
+            return frozenset(name for name in self._resting if isinstance(name, str))
+
+    # -- Waiting ---------------------------------------------------------------------------------------------
+
+    def wait_for(self, found: Callable[[Topology], T | None], timeout: float) -> T | None:
+        """Wait until ``found(topology)`` is not None and return that; None when `timeout` seconds passed first."""
+        deadline = self.clock() + timeout
+        while True:
+            waiter = self.looked.enter()
+            snapshot = self._snapshot
+            result = found(snapshot.topology) if snapshot else None
+            remaining = deadline - self.clock()
+            if result is not None or remaining <= 0:
+                waiter.cancel()
+                return result
+            self.ensure_watching()
+            waiter.wait(remaining)
+
+    def wait_for_look(self, timeout: float | None = None) -> None:
+        """Ask for a look and wait until one that began after this call has ended, or `timeout` seconds passed."""
+        deadline = self.clock() + (self._round() if timeout is None else timeout)
+        with self._lock:
+            wanted = self._looks + 2 if self._looking else self._looks + 1
+        self.ensure_watching().wake()
+        while True:
+            waiter = self.looked.enter()
+            remaining = deadline - self.clock()
+            if self._looks >= wanted or remaining <= 0:
+                waiter.cancel()
+                return
+            waiter.wait(remaining)
+
+    def subscribe(self, callback: Callable[[Snapshot], None]) -> Callable[[], None]:
+        """Call `callback` with the new snapshot, in the watcher's thread, whenever routing moves.
+
+        :returns: a function that ends the subscription
+        """
+        with self._lock:
+            self._subscribers = (*self._subscribers, callback)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(c for c in self._subscribers if c is not callback)
+
+        return unsubscribe
+
+    # -- Reports from connections ----------------------------------------------------------------------------
+
+    def invalidate(self, member: str | None = None, address: Address | None = None) -> None:
+        """Take note of a connection fault: look now, and again soon, until a connection has proved a primary.
+
+        :param member: the member it happened on, which rests in quarantine
+        :param address: its address; when it was the proved primary it must be proved anew
+        """
+        with self._lock:
+            self._alarm = True
+            if member is not None:
+                self._resting[member] = True
+        if address is not None:
+            self.gate.disprove(address)
+        self.ensure_watching().wake()
+
+    def proved(self, member: str | None, address: Address, *, primary: bool, seeker: object = None) -> None:
+        """Take note that a connection succeeded; with `primary`, that the server proved to be one.
+
+        :param seeker: who was admitted by the gate
+        """
+        with self._lock:
+            if member is not None:
+                self._resting.pop(member, None)
+            self._alarm = self._alarm and not primary
+        if primary:
+            self.gate.prove(address, seeker)
+
+    # -- Looking ---------------------------------------------------------------------------------------------
+
+    def ensure_watching(self) -> Watcher:
+        """Start the background thread unless it runs, and return it."""
+        watcher = self._watcher
+        if watcher is None:
+            with self._lock:
+                watcher = self._watcher
+                if watcher is None:
+                    watcher = self._watcher = Watcher(self, "patroni-db watcher")
+                    watcher.start()
+        return watcher
+
+    def close(self) -> None:
+        """End the background thread. The discovery stays usable: the next wait starts it again."""
+        with self._lock:
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.stop()
+        self._client.close()
+
+    _looking = False
+
+    def look(self) -> float:
+        """Ask the APIs in turn until one gives an acceptable view. Called by the watcher alone.
+
+        :returns: seconds until the next look is due
+        """
+        with self._lock:
+            self._looking = True
+        failures: list[DiscoveryError] = []
+        try:
+            for url in self._endpoints():
+                try:
+                    self._publish(url, self._accept(url, self._client.cluster(url)))
+                except DiscoveryError as exc:
+                    failures.append(exc)
+                    self._note_api(url, exc)
+                else:
+                    failures.clear()
+                    self._note_api(url, None)
+                    break
+        finally:
+            with self._lock:
+                self._looking = False
+                self._looks += 1
+                self._failure = DiscoveryError.combined(failures) if failures else None
+            self.looked.notify_all()
+        return self._pause()
+
+    def _note_api(self, url: str, failure: DiscoveryError | None) -> None:
+        """Let an API that failed rest, and log when it begins or ends to fail."""
+        with self._lock:
+            if failure is None:
+                self._resting.pop(("api", url), None)
+            else:
+                self._resting["api", url] = True
+        if failure is None and url in self._failing:
+            self._failing.discard(url)
+            logger.info("%s answers again", url)
+        elif failure is not None and url not in self._failing:
+            self._failing.add(url)
+            logger.warning("Patroni API failed: %s", failure)
+
+    def _endpoints(self) -> tuple[str, ...]:
+        """Return all APIs known, learned ones first, in turn, those that failed lately last."""
+        snapshot = self._snapshot
+        learned = self._book.api_urls(snapshot.topology) if snapshot else ()
+        urls = tuple(dict.fromkeys((*learned, *self.config.urls)))
+        self._turn += 1
+        turn = self._turn % len(urls)
+        with self._lock:
+            resting = {url for url in urls if ("api", url) in self._resting}
+        return tuple(sorted((*urls[turn:], *urls[:turn]), key=lambda url: url in resting))
+
+    def _accept(self, url: str, topology: Topology) -> Topology:
+        """Return `topology` if it may replace what is known, else raise the error that says why not."""
+        known = self._snapshot
+        scope = self._scope
+        if scope and topology.scope and topology.scope != scope:
+            raise DiscoveryError(url, f"is an API of cluster {topology.scope!r}, not of {scope!r}")
+        if not topology.members:
+            raise DiscoveryError(url, "the cluster has no members yet", transient=True)
+        leader = topology.leader
+        if known is not None and leader is not None and self._is_behind(known, leader):
+            self._check_earlier_timeline(url, known, leader)
+        return topology
+
+    def _is_behind(self, known: Snapshot, leader: Member) -> bool:
+        if leader.timeline is None or leader.timeline >= known.timeline:
+            return False
+        return self.clock() - known.seen_at <= _TIMELINE_MEMORY
+
+    def _check_earlier_timeline(self, url: str, known: Snapshot, leader: Member) -> None:
+        """Let the named leader itself explain an earlier timeline than the one known.
+
+        A node's view can be a moment old, and would send writes back to a former primary. Two leaders are
+        right all the same: one promoted a moment ago whose new timeline ``/cluster`` does not show yet (it
+        trails by up to a second), and one of a cluster bootstrapped anew, which has another identity.
+
+        :raises DiscoveryError: it is neither, or does not answer
+        """
+        stale = f"its view is behind: {leader.name} leads timeline {leader.timeline}, after {known.timeline}"
+        api_url = self._book.api_url(leader)
+        if api_url is None:
+            raise DiscoveryError(url, stale, transient=True)
+        try:
+            status = self._client.node(api_url)
+        except DiscoveryError as exc:
+            raise DiscoveryError(url, stale, transient=True) from exc
+        promoted = status.is_primary and status.timeline is not None and status.timeline >= known.timeline
+        identifier = status.system_identifier
+        anew = identifier is not None and self._system_identifier is not None and identifier != self._system_identifier
+        if anew:
+            logger.warning("%s was bootstrapped anew: system identifier %s", self._scope or "the cluster", identifier)
+            self._system_identifier = identifier
+            self._timeline = 0
+        elif not promoted:
+            raise DiscoveryError(url, stale, transient=True)
+
+    def _publish(self, url: str, topology: Topology) -> None:
+        known = self._snapshot
+        moved = known is None or known.topology.routing() != topology.routing()
+        leader = topology.leader
+        self._timeline = max(self._timeline, (leader.timeline or 0) if leader else 0)
+        generation = (known.generation if known else 0) + moved
+        snapshot = Snapshot(topology, generation, url, self.clock(), self._timeline, self._book)
+        with self._lock:
+            self._snapshot = snapshot
+            self._fresh["snapshot"] = snapshot
+            subscribers = self._subscribers
+        if moved:
+            _log_routing(known.topology if known else None, topology)
+            for callback in subscribers:
+                try:
+                    callback(snapshot)
+                except Exception:  # a subscriber's own bug must not end the looking
+                    logger.exception("a subscriber failed")
+        if self._system_identifier is None:
+            self._learn_identity(url)
+
+    def _learn_identity(self, url: str) -> None:
+        try:
+            self._system_identifier = self._client.node(url).system_identifier
+        except DiscoveryError as exc:
+            # Only needed to tell a new cluster from an old view; the next look asks again.
+            logger.debug("system identifier not learned: %s", exc)
+
+    def _fresh_snapshot(self) -> Snapshot | None:
+        with self._lock:
+            return self._fresh.get("snapshot")
+
+    def _expiry(self, _key: str, snapshot: Snapshot, now: float) -> float:
+        healthy = snapshot.topology.leader is not None
+        return now + (self.config.refresh * _CALM_LOOKS if healthy else _ALARM_PAUSE)
+
+    def _pause(self) -> float:
+        snapshot = self._snapshot
+        if self._alarm or self.gate.is_sought or snapshot is None or snapshot.topology.leader is None:
+            return _ALARM_PAUSE
+        return self.config.refresh * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def _round(self) -> float:
+        """Return how many seconds a look may take, and the one before it, which may be under way."""
+        return 2 * self.config.timeout * (len(self._endpoints()) + 1)
+
+    def _no_answer_yet(self) -> DiscoveryError:
+        return DiscoveryError(self.config.urls[0], "no answer yet", transient=True)
+
+
+def _log_routing(before: Topology | None, after: Topology) -> None:
+    old, new = before.primary if before else None, after.primary
+    if before is None or (old and old.name) != (new and new.name):
+        logger.info("primary of %s is %s", after.scope or "the cluster", new.name if new else "nobody at the moment")
+
+
+# -- Sharing -------------------------------------------------------------------------------------------------
+
+_shared: weakref.WeakValueDictionary[Hashable, Discovery] = weakref.WeakValueDictionary()
+_discoveries: weakref.WeakSet[Discovery] = weakref.WeakSet()
+_sharing = threading.Lock()
+
+
+def discovery_for(config: PatroniConfig) -> Discovery:
+    """Return the discovery that all users of the same cluster settings in this process share.
+
+    It lives as long as somebody holds it. Targets, lag, tags and timeouts of single uses do not matter.
+    """
+    key = config.discovery_key
+    with _sharing:
+        discovery = _shared.get(key)
+        if discovery is None:
+            discovery = _shared[key] = Discovery(config)
+        return discovery
+
+
+def _after_fork_in_child() -> None:
+    """Threads, locks and sockets of the parent are of no use in a child: start clean."""
+    global _sharing  # noqa: PLW0603 - the parent's lock may be held by a thread that does not exist here
+    _sharing = threading.Lock()
+    for discovery in list(_discoveries):
+        discovery._start_clean()  # noqa: SLF001 - the same concept
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

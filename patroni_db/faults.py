@@ -1,0 +1,117 @@
+"""What an exception says about the server: classified by SQLSTATE and by kind, never by message text.
+
+Messages are translated (``lc_messages``) and change between versions; SQLSTATEs do not. Where the driver
+has none, as libpq has none for a connection that could not be made or broke, the exception's type and
+the state of its connection decide. Pure: no driver is imported.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import socket
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Fault", "classify", "is_refusal", "sqlstate_of"]
+
+
+class Fault(enum.Enum):
+    """What went wrong, as far as routing and retrying care."""
+
+    UNAVAILABLE = "unavailable"
+    """The server is gone, going or not ready yet: connection refused or lost, 57P01 to 57P03."""
+    NOT_WRITABLE = "not writable"
+    """25006: the server, or this transaction, is read-only. The statement did not run."""
+    TRANSIENT = "transient"
+    """40001, 40P01: the transaction was rolled back by the server and may simply run again."""
+    OVERLOADED = "overloaded"
+    """53300, 53400: the server lives but takes no more connections."""
+    CORRUPTED = "corrupted"
+    """XX001, XX002: this node's data or index is damaged."""
+    OTHER = "other"
+    """Everything else: the application's own business."""
+
+
+_BY_STATE: Final = {
+    "25006": Fault.NOT_WRITABLE,
+    "40001": Fault.TRANSIENT,
+    "40P01": Fault.TRANSIENT,
+    "53300": Fault.OVERLOADED,
+    "53400": Fault.OVERLOADED,
+    # admin_shutdown, crash_shutdown, cannot_connect_now; database_dropped (57P04) is the user's doing
+    "57P01": Fault.UNAVAILABLE,
+    "57P02": Fault.UNAVAILABLE,
+    "57P03": Fault.UNAVAILABLE,
+    "XX001": Fault.CORRUPTED,
+    "XX002": Fault.CORRUPTED,
+}
+_CONNECTION_EXCEPTION: Final = "08"
+_PROTOCOL_VIOLATION: Final = "08P01"
+# The classes of SQLSTATEs with which a living server refuses a login: it would refuse the next one too.
+_REFUSALS: Final = ("28", "3D", "42", "0A", "22", "08P01")
+_NETWORK_ERRNOS: Final = frozenset(
+    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.EADDRNOTAVAIL}
+)
+# DB-API's names: a driver's class of one of these, without SQLSTATE, speaks of the connection.
+_CONNECTION_ERRORS: Final = frozenset({"OperationalError", "InterfaceError"})
+
+
+def classify(exc: BaseException, *, closed: bool | None = None) -> Fault:
+    """Return what `exc` says about the server it came from.
+
+    Wrapped errors (Django's and SQLAlchemy's, through ``__cause__`` and ``orig``) are looked into.
+
+    :param exc: an exception of a driver, of a framework around it, or of the socket
+    :param closed: whether the connection it came from is closed or broken now; when known, it decides
+        for errors that carry no SQLSTATE
+    """
+    state = sqlstate_of(exc)
+    if state is not None:
+        if state.startswith(_CONNECTION_EXCEPTION) and state != _PROTOCOL_VIOLATION:
+            return Fault.UNAVAILABLE
+        return _BY_STATE.get(state, Fault.OTHER)
+    if closed is not None:
+        return Fault.UNAVAILABLE if closed else Fault.OTHER
+    return Fault.UNAVAILABLE if any(map(_speaks_of_connection, _chain(exc))) else Fault.OTHER
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Return whether a living server refused the login itself: trying again or elsewhere cannot help.
+
+    True for a wrong password, role or database and the like. False also when nothing is known, as with
+    libpq, which gives no SQLSTATE for a connection that was not made.
+    """
+    state = sqlstate_of(exc)
+    return state is not None and state.startswith(_REFUSALS)
+
+
+def sqlstate_of(exc: BaseException) -> str | None:
+    """Return the SQLSTATE `exc`, or the driver's error it wraps, carries: five characters, or None."""
+    for link in _chain(exc):
+        for name in ("sqlstate", "pgcode"):
+            state = getattr(link, name, None)
+            if isinstance(state, str) and state:
+                return state
+    return None
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = exc
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        orig = getattr(link, "orig", None)
+        link = orig if isinstance(orig, BaseException) else link.__cause__
+
+
+def _speaks_of_connection(exc: BaseException) -> bool:
+    if isinstance(exc, (ConnectionError, TimeoutError, EOFError, socket.gaierror)):
+        return True
+    if isinstance(exc, OSError):
+        # asyncio tries all addresses of a name and then raises a bare OSError, without errno, for them all.
+        return exc.errno in _NETWORK_ERRNOS or (type(exc) is OSError and exc.errno is None)
+    return any(cls.__name__ in _CONNECTION_ERRORS for cls in type(exc).__mro__)
