@@ -1,0 +1,859 @@
+"""LocalCluster: the owner's side of a cluster on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import secrets
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, Self, TypeVar, overload
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from patroni_db.cluster import registry, rest
+from patroni_db.cluster.addresses import Layout
+from patroni_db.cluster.binaries import INSTALL_HINT, EtcdBinary, PostgresBinaries, find_etcd, find_postgres
+from patroni_db.cluster.control import call, read_line
+from patroni_db.cluster.nodes import Node, NodeStatus, ProcessState
+from patroni_db.cluster.render import (
+    NAMESPACE,
+    Credentials,
+    dynamic_config,
+    environment,
+    etcd_command,
+    nodes_of,
+    patroni_config,
+)
+from patroni_db.cluster.settings import ClusterSettings
+from patroni_db.errors import ClusterError
+
+__all__ = ["LocalCluster"]
+
+# -I keeps the caller's folder and PYTHON* variables out of the servers; what the caller imports from is added
+# at the end, so that nothing in it hides the standard library.
+_BOOT = (
+    "import sys; sys.path.extend(p for p in {path!r} if p not in sys.path); "
+    "from patroni_db.cluster.supervisor import main; main({descriptor})"
+)
+_PATRONI = (
+    "import sys; sys.path.extend(p for p in {path!r} if p not in sys.path); "
+    "sys.argv = ['patroni', {config!r}]; from patroni.__main__ import main; main()"
+)
+
+_POLL = 0.05
+_HELLO_TIMEOUT = 20.0
+_STOP_TIMEOUT = 45.0
+_TAIL_LINES = 25
+_ETCD = "etcd"
+
+_T = TypeVar("_T")
+
+
+def _tail(path: Path, lines: int = _TAIL_LINES) -> str:
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _import_path() -> list[str]:
+    return [str(Path(entry).resolve()) for entry in sys.path if entry] + [os.getcwd()] * ("" in sys.path)
+
+
+class _Lease:
+    """The supervisor process and the socket whose closing ends it.
+
+    :param process: the supervisor
+    :param lifeline: our end of the socket pair
+    :param owner: process id that made it; a forked child must not end what its parent owns
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
+        self.process = process
+        self.lifeline = lifeline
+        self.owner = os.getpid()
+
+    def end(self) -> None:
+        """Let the supervisor go, and wait until it is gone with everything it owns."""
+        if os.getpid() != self.owner:
+            return
+        self.lifeline.close()
+        try:
+            self.process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise ClusterError(f"the cluster's supervisor (process {self.process.pid}) does not end") from None
+
+
+class LocalCluster:
+    """A real Patroni cluster: one etcd, some nodes with PostgreSQL, on loopback addresses of its own.
+
+    As a context manager it is up inside the ``with`` block. Nothing remains of it after :meth:`stop`, nor when
+    this process ends in any other way, ``kill -9`` included.
+
+    Methods may be called from any thread. A forked child may use the cluster but cannot stop it.
+
+    :param nodes: number of Patroni nodes
+    :param synchronous: ``True`` for synchronous replication, ``"quorum"`` for quorum commit
+    :param failsafe: Patroni's ``failsafe_mode``
+    :param ttl: seconds until a dead leader's key expires (20 is the least Patroni takes)
+    :param loop_wait: seconds between two looks of Patroni's loop
+    :param retry_timeout: seconds Patroni retries etcd and PostgreSQL (3 is the least it takes)
+    :param primary_start_timeout: seconds a crashed primary may take to restart in place; 0: failover at once
+    :param postgres_bin: the folder of PostgreSQL's programs; by default they are looked for
+    :param etcd_bin: the etcd program or its folder; by default it is looked for
+    :param directory: an empty or new folder for all files, in which logs and configuration remain after
+        :meth:`stop`; by default a temporary one, of which nothing remains
+    :param parameters: PostgreSQL parameters, over the cluster's own
+    :param tags: Patroni tags by node name
+    :param progress: called with a line of text at each step of the start
+    :param start_timeout: seconds :meth:`start` may take
+    :raises ConfigError: when a setting is wrong
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        synchronous: bool | Literal["quorum"] = False,  # noqa: FBT001, FBT002 - reads well: LocalCluster(3, True)
+        *,
+        failsafe: bool = False,
+        ttl: int = 20,
+        loop_wait: int = 1,
+        retry_timeout: int = 3,
+        primary_start_timeout: int = 0,
+        postgres_bin: str | os.PathLike[str] | None = None,
+        etcd_bin: str | os.PathLike[str] | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        parameters: Mapping[str, object] | None = None,
+        tags: Mapping[str, Mapping[str, object]] | None = None,
+        progress: Callable[[str], None] | None = None,
+        start_timeout: float = 60.0,
+    ) -> None:
+        self.settings = ClusterSettings(
+            nodes=nodes,
+            synchronous=synchronous,
+            failsafe=failsafe,
+            ttl=ttl,
+            loop_wait=loop_wait,
+            retry_timeout=retry_timeout,
+            primary_start_timeout=primary_start_timeout,
+            parameters=parameters or {},
+            tags=tags or {},
+        )
+        self._postgres_bin = postgres_bin
+        self._etcd_bin = etcd_bin
+        self._directory = None if directory is None else str(Path(directory).absolute())
+        self._progress = progress or (lambda _: None)
+        self._start_timeout = start_timeout
+        self._finalizer: weakref.finalize[[], LocalCluster] | None = None
+        self._lease: _Lease | None = None
+        self._control: Path | None = None
+        self._root: Path | None = None
+        self._nodes: tuple[Node, ...] = ()
+        self._layout: Layout | None = None
+        self._credentials: Credentials | None = None
+        self.scope = ""
+
+    # Life.
+
+    def __enter__(self) -> Self:
+        if self._control is None:
+            self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lease is not None:
+            self.stop()
+
+    def __repr__(self) -> str:
+        state = f"up at {', '.join(self.urls)}" if self._control else "down"
+        return f"<LocalCluster of {self.settings.nodes} nodes, {state}>"
+
+    def start(self) -> None:
+        """Start everything, and return when every replica streams from the leader.
+
+        :raises ClusterError: when that did not happen; the message holds the end of the log that tells why.
+            Nothing is left running then
+        """
+        if self._control is not None:
+            raise ClusterError("the cluster is running already")
+        try:
+            self._start(time.monotonic() + self._start_timeout)
+        except BaseException:
+            # Ctrl-C included. Should stopping be interrupted too, the supervisor still ends everything.
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End every process and remove every file of the cluster. Does nothing when it is down, or in a forked child.
+
+        :raises ClusterError: when processes do not end
+        """
+        lease, control = self._lease, self._control
+        if lease is not None:
+            if os.getpid() != lease.owner:
+                return
+            self._forget()
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            lease.end()
+        elif control is not None:
+            self._forget()
+            with contextlib.suppress(ClusterError):
+                call(control, "shutdown")
+            self._wait_until_gone(control)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the cluster has ended, for example because another program stopped it.
+
+        :param timeout: seconds to wait at most; without it, for ever
+        :returns: whether it has ended
+        """
+        if self._lease is None:
+            return True
+        try:
+            self._lease.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    @classmethod
+    def attach(cls, name: str = registry.DEFAULT_NAME) -> LocalCluster:
+        """Return the running cluster that ``patroni-db cluster up --name`` started, to inspect it and to make faults.
+
+        Leaving a ``with`` block of it stops nothing; :meth:`stop` does.
+
+        :param name: the cluster's name
+        :raises ClusterError: when no such cluster runs
+        """
+        return cls._attach_to(registry.control_of(name))
+
+    @classmethod
+    def _attach_to(cls, control: Path) -> LocalCluster:
+        description = json.loads(call(control, "read", path="cluster.json")["text"])
+        cluster = cls()
+        cluster.settings = ClusterSettings.from_json(description["settings"])
+        cluster._adopt(description["hello"], Credentials(**description["credentials"]))
+        return cluster
+
+    def _forget(self) -> None:
+        self._lease = None
+        self._control = None
+        self._root = None
+        self._nodes = ()
+        self._layout = None
+        self._credentials = None
+        self.scope = ""
+
+    @staticmethod
+    def _wait_until_gone(control: Path) -> None:
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while control.exists():
+            if time.monotonic() > deadline:
+                raise ClusterError("the cluster's supervisor does not end")
+            time.sleep(_POLL)
+
+    def _adopt(self, hello: Mapping[str, Any], credentials: Credentials) -> None:
+        """Take over what the supervisor said about itself."""
+        endpoints = {name: tuple(hello[name]) for name in ("lock", "etcd", "etcd_peer")}
+        self._layout = Layout(
+            **endpoints,
+            postgres=tuple((host, port) for host, port in hello["postgres"]),
+            api=tuple((host, port) for host, port in hello["api"]),
+        )
+        self._root = Path(hello["root"])
+        self._control = Path(hello["run"]) / "control"
+        self._nodes = nodes_of(self._layout, self._root, Path(hello["run"]))
+        self._credentials = credentials
+        self.scope = hello["scope"]
+
+    # Starting.
+
+    def _start(self, deadline: float) -> None:
+        for package in ("psutil", "patroni"):
+            if importlib.util.find_spec(package) is None:
+                raise ClusterError(f"{package} is not installed; {INSTALL_HINT}")
+        etcd = find_etcd(self._etcd_bin)
+        postgres = find_postgres(self._postgres_bin)
+        self._progress(f"PostgreSQL {postgres.version} from {postgres.directory}")
+        credentials = Credentials(*(secrets.token_urlsafe(16) for _ in range(4)))
+        hello = self._start_supervisor(etcd, postgres)
+        hello["scope"] = "local-" + hello["etcd"][0].split(".")[2] + "-" + secrets.token_hex(2)
+        self._adopt(hello, credentials)
+        self._write_description(hello, credentials)
+        self._start_servers(etcd, postgres, credentials, deadline)
+
+    def _start_supervisor(self, etcd: EtcdBinary, postgres: PostgresBinaries) -> dict[str, Any]:
+        ours, theirs = socket.socketpair()
+        with theirs, tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOOT.format(path=_import_path(), descriptor=theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+                cwd="/",
+                env=environment(Path("/"), [], os.environ) | {"TMPDIR": tempfile.gettempdir()},
+            )
+            lease = self._lease = _Lease(process, ours)
+            # Also when the last reference goes or the interpreter ends.
+            self._finalizer = weakref.finalize(self, lease.end)
+            theirs.close()
+            return self._greet(ours, errors, etcd, postgres)
+
+    def _greet(
+        self, lifeline: socket.socket, errors: IO[bytes], etcd: EtcdBinary, postgres: PostgresBinaries
+    ) -> dict[str, Any]:
+        wish = {
+            "nodes": self.settings.nodes,
+            "directory": self._directory,
+            "temporary": tempfile.gettempdir(),
+            "owner": os.getpid(),
+            "needed": _needed_files(etcd, postgres),
+        }
+        lifeline.settimeout(_HELLO_TIMEOUT)
+        try:
+            lifeline.sendall(json.dumps(wish).encode() + b"\n")
+            line = read_line(lifeline)
+        except OSError as error:
+            line, reason = b"", str(error)
+        else:
+            reason = "it ended"
+        if not line:
+            errors.seek(0)
+            detail = errors.read().decode(errors="replace").strip()[-3000:]
+            raise ClusterError(f"the cluster's supervisor did not start: {reason}\n{detail}".rstrip())
+        hello: dict[str, Any] = json.loads(line)
+        if "error" in hello:
+            raise ClusterError(hello["error"])
+        return hello
+
+    def _write_description(self, hello: Mapping[str, Any], credentials: Credentials) -> None:
+        """Leave what :meth:`attach` needs with the supervisor."""
+        description = {
+            "settings": self.settings.to_json(),
+            "hello": dict(hello),
+            "credentials": {name: getattr(credentials, name) for name in Credentials.__slots__},
+        }
+        self._call("write", path="cluster.json", text=json.dumps(description))
+
+    def _start_servers(
+        self, etcd: EtcdBinary, postgres: PostgresBinaries, credentials: Credentials, deadline: float
+    ) -> None:
+        layout, root = self._up_layout, self._up_root
+        self._progress(f"starting etcd {'.'.join(map(str, etcd.version))}")
+        etcd_environment = environment(root / _ETCD, [etcd.path.parent], os.environ)
+        if etcd.version < (3, 5) and platform.machine() in ("aarch64", "arm64"):
+            # Old versions ask for this where they are not tested.
+            etcd_environment["ETCD_UNSUPPORTED_ARCH"] = "arm64"
+        self._call(
+            "start",
+            name=_ETCD,
+            argv=etcd_command(etcd, layout, root / _ETCD),
+            env=etcd_environment,
+            log="etcd.log",
+        )
+        self._await("etcd to be healthy", self._etcd_is_healthy, deadline, (_ETCD,))
+        for node in self.nodes:
+            config = patroni_config(node, self.settings, layout, self.scope, postgres, credentials)
+            self._call("write", path=f"{node.name}/patroni.json", text=json.dumps(config, indent=1))
+        first, *others = self.nodes
+        self._progress(f"starting {first.name}: a new database")
+        self._start_patroni(first, postgres)
+        self._await(f"{first.name} to become the leader", lambda: self._is_primary(first), deadline, (_ETCD, first.name))
+        if others:
+            self._progress(f"{first.name} leads; starting {', '.join(node.name for node in others)} from a copy of it")
+        for node in others:
+            self._start_patroni(node, postgres)
+        self._create_application(first, credentials)
+        names = tuple(node.name for node in self.nodes)
+        self._await("every replica to stream", self._is_streaming, deadline, (_ETCD, *names))
+        self._progress(f"up: {', '.join(self.urls)}")
+
+    def _start_patroni(self, node: Node, postgres: PostgresBinaries) -> None:
+        self._call(
+            "start",
+            name=node.name,
+            argv=[sys.executable, "-I", "-c", _PATRONI.format(path=_import_path(), config=str(node.config_file))],
+            env=environment(node.directory, [postgres.directory], os.environ),
+            log=f"{node.name}/patroni.log",
+        )
+
+    def _create_application(self, node: Node, credentials: Credentials) -> None:
+        try:
+            with psycopg.connect(self.conninfo(node.name), autocommit=True, connect_timeout=10) as connection:
+                connection.execute(
+                    sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}").format(
+                        sql.Identifier(self.user), sql.Literal(credentials.app)
+                    )
+                )
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                        sql.Identifier(self.dbname), sql.Identifier(self.user)
+                    )
+                )
+        except psycopg.Error as error:
+            raise ClusterError(
+                f"the application's role and database could not be made: {error}\n{self._logs((node.name,))}"
+            ) from error
+
+    def _await(self, what: str, done: Callable[[], bool], deadline: float, servers: tuple[str, ...]) -> None:
+        """Wait during the start; a server that ends meanwhile is the end of waiting."""
+        started = time.monotonic()
+        while not done():
+            alive = self._call("alive")
+            for name in servers:
+                if alive[name]["pid"] is None:
+                    status = alive[name]["exit_status"]
+                    raise ClusterError(
+                        f"{name} ended (exit status {status}) while waiting for {what}\n{self._logs((name,))}"
+                    )
+            if time.monotonic() > deadline:
+                waited = time.monotonic() - started
+                raise ClusterError(
+                    f"waited {waited:.0f} s in vain for {what} (start_timeout is {self._start_timeout:g} s)\n"
+                    f"{self._logs(self._suspects(servers))}"
+                )
+            time.sleep(_POLL)
+
+    def _suspects(self, servers: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those whose logs explain a start that hangs."""
+        nodes = [name for name in servers if name != _ETCD]
+        unwell = [name for name in nodes if not (self._is_replica_of(name) or self._is_primary(self.node(name)))]
+        return tuple(unwell or nodes) or servers
+
+    def _logs(self, servers: tuple[str, ...]) -> str:
+        parts = []
+        for name in servers:
+            paths = (
+                [self._up_root / "etcd.log"]
+                if name == _ETCD
+                else [self.node(name).patroni_log, self.node(name).postgres_log]
+            )
+            parts += [f"--- end of {path}\n{text}" for path in paths if (text := _tail(path))]
+        return "\n".join(parts) or "(the logs are empty)"
+
+    # What it is.
+
+    @property
+    def _up_layout(self) -> Layout:
+        if self._layout is None:
+            raise ClusterError("the cluster is not running")
+        return self._layout
+
+    @property
+    def _up_root(self) -> Path:
+        if self._root is None:
+            raise ClusterError("the cluster is not running")
+        return self._root
+
+    @property
+    def _up_credentials(self) -> Credentials:
+        if self._credentials is None:
+            raise ClusterError("the cluster is not running")
+        return self._credentials
+
+    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        if self._control is None:
+            raise ClusterError("the cluster is not running")
+        return call(self._control, operation, **arguments)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes, running or not; empty when the cluster is down."""
+        return self._nodes
+
+    def node(self, name: str) -> Node:
+        """Return the node called `name`.
+
+        :raises ClusterError: when there is none
+        """
+        for node in self._nodes:
+            if node.name == name:
+                return node
+        known = ", ".join(node.name for node in self._nodes) or "none, the cluster is not running"
+        raise ClusterError(f"there is no node {name!r} (nodes: {known})")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The REST API of every node, as ``patroni_urls`` takes them."""
+        return tuple(node.api_url for node in self._nodes)
+
+    @property
+    def etcd_url(self) -> str:
+        """The client URL of etcd."""
+        return "http://{}:{}".format(*self._up_layout.etcd)
+
+    @property
+    def directory(self) -> Path:
+        """The folder of all files."""
+        return self._up_root
+
+    @property
+    def dbname(self) -> str:
+        """The application's database, owned by :attr:`user`."""
+        return "app"
+
+    @property
+    def user(self) -> str:
+        """The application's role: no superuser, may create databases."""
+        return "app"
+
+    @property
+    def password(self) -> str:
+        """The password of :attr:`user`."""
+        return self._up_credentials.app
+
+    @property
+    def superuser(self) -> str:
+        """The name of the superuser."""
+        return "postgres"
+
+    @property
+    def superuser_password(self) -> str:
+        """The password of :attr:`superuser`."""
+        return self._up_credentials.superuser
+
+    def conninfo(self, name: str | None = None, dbname: str = "postgres", **extra: Any) -> str:
+        """Return a libpq connection string for one node.
+
+        :param name: the node; by default the leader of this moment
+        :param dbname: the database
+        :param extra: more libpq parameters. `user` is the superuser by default; the password of both roles is known
+        :raises ClusterError: when there is no such node, or no leader
+        """
+        node = self.node(name) if name is not None else self.node(self._require_leader())
+        parameters: dict[str, Any] = {"user": self.superuser, **extra}
+        known = {self.superuser: self.superuser_password, self.user: self.password}
+        if "password" not in parameters and parameters["user"] in known:
+            parameters["password"] = known[parameters["user"]]
+        return make_conninfo(host=node.host, port=node.port, dbname=dbname, **parameters)
+
+    @property
+    def leader(self) -> str | None:
+        """The name of the node that holds the leader key, None when none does.
+
+        While etcd is down there is no key: then a node whose PostgreSQL is a running primary (failsafe mode).
+        """
+        try:
+            return rest.read_key(self._up_layout.etcd, self._leader_key) or None
+        except OSError:
+            return next((node.name for node in self._nodes if self._is_primary(node)), None)
+
+    @property
+    def _leader_key(self) -> str:
+        return f"{NAMESPACE}{self.scope}/leader"
+
+    def _require_leader(self) -> str:
+        leader = self.leader
+        if leader is None:
+            raise ClusterError("there is no leader now")
+        return leader
+
+    def status(self) -> tuple[NodeStatus, ...]:
+        """Return how the processes of every node are."""
+        states = self._call("status")
+        return tuple(
+            NodeStatus(node.name, ProcessState(states[node.name]["main"]), ProcessState(states[node.name]["postgres"]))
+            for node in self._nodes
+        )
+
+    def etcd_state(self) -> ProcessState:
+        """Return how etcd is."""
+        return ProcessState(self._call("status")[_ETCD]["main"])
+
+    # What Patroni says.
+
+    def _own_view(self, node: Node) -> dict[str, Any]:
+        return rest.get_json((node.host, node.api_port), "/patroni", timeout=2.0) or {}
+
+    def _is_primary(self, node: Node) -> bool:
+        """Tell whether the node says of itself that its PostgreSQL is a running primary (``master`` before 4.0)."""
+        view = self._own_view(node)
+        return view.get("role") in ("primary", "master") and view.get("state") == "running"
+
+    def _is_replica_of(self, name: str, timeline: int | None = None) -> bool:
+        view = self._own_view(self.node(name))
+        return (
+            view.get("role") == "replica"
+            and view.get("state") == "running"
+            and view.get("replication_state") == "streaming"
+            and timeline in (None, view.get("timeline"))
+        )
+
+    def _etcd_is_healthy(self) -> bool:
+        answer = rest.get_json(self._up_layout.etcd, "/health", timeout=2.0) or {}
+        return str(answer.get("health")) == "true"
+
+    def _running(self) -> tuple[Node, ...]:
+        alive = self._call("status")
+        return tuple(
+            node
+            for node in self._nodes
+            if alive[node.name]["main"] == ProcessState.RUNNING and not alive[node.name]["frozen"]
+        )
+
+    def _is_streaming(self) -> bool:
+        """Tell whether every running node is well, by its own word and in the cluster view that applications read."""
+        leader = self.leader
+        if leader is None or not self._is_primary(self.node(leader)):
+            return False
+        timeline = self._own_view(self.node(leader)).get("timeline")
+        running = self._running()
+        if leader not in {node.name for node in running}:
+            return False
+        replicas = {node.name for node in running} - {leader}
+        if not all(self._is_replica_of(name, timeline) for name in replicas):
+            return False
+        node = self.node(leader)
+        view = rest.get_json((node.host, node.api_port), "/cluster") or {}
+        rows = {row.get("name"): row for row in view.get("members", ())}
+        if rows.get(leader, {}).get("state") != "running" or rows[leader].get("role") != "leader":
+            return False
+        return all(
+            # "running" of a replica before Patroni 3.0.4; the node's own view was asked above.
+            rows.get(name, {}).get("state") in ("streaming", "running") and rows[name].get("timeline") == timeline
+            for name in replicas
+        ) and self._synchronous_as_wished(rows, replicas)
+
+    def _synchronous_as_wished(self, rows: Mapping[str, Mapping[str, Any]], replicas: set[str]) -> bool:
+        if not self.settings.synchronous or not replicas:
+            return True
+        return any(rows[name].get("role") in ("sync_standby", "quorum_standby") for name in replicas)
+
+    def wait_for_leader(self, other_than: str | None = None, timeout: float = 60.0) -> str:
+        """Wait until a node holds the leader key and its PostgreSQL is a running primary.
+
+        :param other_than: a node that does not count
+        :param timeout: seconds
+        :returns: the leader's name
+        :raises ClusterError: when there was none in time
+        """
+
+        def found() -> str | None:
+            leader = self.leader
+            if leader is None or leader == other_than or not self._is_primary(self.node(leader)):
+                return None
+            return leader
+
+        other = f" other than {other_than}" if other_than else ""
+        return self._until(f"a leader{other}", found, timeout)
+
+    def wait_until_streaming(self, timeout: float = 60.0) -> None:
+        """Wait until every running replica streams from the leader, on its timeline.
+
+        Nodes that were killed or frozen do not count.
+
+        :param timeout: seconds
+        :raises ClusterError: when that did not happen in time
+        """
+        self._until("every running replica to stream", lambda: self._is_streaming() or None, timeout)
+
+    def _until(self, what: str, found: Callable[[], _T | None], timeout: float) -> _T:
+        deadline = time.monotonic() + timeout
+        while True:
+            value = found()
+            if value is not None:
+                return value
+            if time.monotonic() > deadline:
+                names = tuple(node.name for node in self._nodes)
+                raise ClusterError(f"waited {timeout:g} s in vain for {what}\n{self._logs(self._suspects(names))}")
+            time.sleep(_POLL)
+
+    # Faults.
+
+    @overload
+    def switchover(self, candidate: str | None = None, wait: Literal[True] = True) -> str: ...  # noqa: FBT002
+
+    @overload
+    def switchover(self, candidate: str | None = None, wait: bool = True) -> str | None: ...  # noqa: FBT001, FBT002
+
+    def switchover(self, candidate: str | None = None, wait: bool = True) -> str | None:  # noqa: FBT001, FBT002
+        """Have Patroni move the leader, in an orderly way.
+
+        :param candidate: the next leader; by default the best replica
+        :param wait: whether to wait until the new leader is a running primary
+        :returns: the new leader's name; None without waiting
+        :raises ClusterError: when Patroni refuses, or no other leader comes
+        """
+        old = self._require_leader()
+        if candidate is not None:
+            self.node(candidate)
+        body = {"leader": old, **({"candidate": candidate} if candidate else {})}
+        node = self.node(old)
+        try:
+            # Patroni refuses at once, but says yes only when it is done, seconds later: we look ourselves.
+            status, text = rest.request("POST", (node.host, node.api_port), "/switchover", body, timeout=0.5)
+        except TimeoutError:
+            status, text = 200, ""
+        except OSError as error:
+            raise ClusterError(f"the switchover could not be asked for: {error}") from error
+        if status not in (200, 202):
+            raise ClusterError(f"Patroni refused the switchover ({status}): {text.strip()}")
+        return self.wait_for_leader(other_than=old) if wait else None
+
+    def kill_postgres(self, name: str | None = None) -> str:
+        """Kill (SIGKILL) the postmaster of a node, as a crash of PostgreSQL.
+
+        :param name: the node; by default the leader
+        :returns: the node's name
+        """
+        target = self._target(name)
+        self._call("kill_postgres", name=target)
+        return target
+
+    def kill_node(self, name: str | None = None) -> str:
+        """Kill every process of a node at one blow, as a power cut. :meth:`start_node` brings it back.
+
+        Others see it as leader for the whole ttl; :meth:`expire_leader` cuts that short.
+
+        :param name: the node; by default the leader
+        :returns: the node's name
+        """
+        target = self._target(name)
+        self._call("kill", name=target)
+        return target
+
+    def start_node(self, name: str) -> None:
+        """Start a node that was killed. Does not wait for it: see :meth:`wait_until_streaming`."""
+        self._call("start", name=self.node(name).name)
+
+    def freeze(self, name: str | None = None, patroni_only: bool = False) -> str:  # noqa: FBT001, FBT002
+        """Stop (SIGSTOP) every process of a node: a half-dead host whose kernel still answers.
+
+        :param name: the node; by default the leader
+        :param patroni_only: only Patroni, and so the REST API; PostgreSQL goes on
+        :returns: the node's name
+        """
+        target = self._target(name)
+        self._call("freeze", name=target, main_only=patroni_only)
+        return target
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen node go on."""
+        self._call("thaw", name=self.node(name).name)
+
+    def stop_etcd(self) -> None:
+        """Kill etcd."""
+        self._call("kill", name=_ETCD)
+
+    def start_etcd(self, timeout: float = 20.0) -> None:
+        """Start etcd again with the data it had, and wait until it is healthy.
+
+        :param timeout: seconds
+        """
+        self._call("start", name=_ETCD)
+        self._await("etcd to be healthy", self._etcd_is_healthy, time.monotonic() + timeout, (_ETCD,))
+
+    def expire_leader(self) -> bool:
+        """Delete the leader key in etcd, as if the ttl had passed; tell whether there was one."""
+        try:
+            return rest.delete_key(self._up_layout.etcd, self._leader_key)
+        except OSError as error:
+            raise ClusterError(f"etcd does not answer: {error}") from error
+
+    def patch_config(self, changes: Mapping[str, Any]) -> None:
+        """Change the cluster-wide configuration (``PATCH /config``); ``None`` removes a key.
+
+        :param changes: for example ``{"primary_start_timeout": 300}``
+        :raises ClusterError: when no node accepts it
+        """
+        self._configure("PATCH", changes)
+
+    def _configure(self, method: str, body: Mapping[str, Any]) -> None:
+        problems = []
+        for node in self._running():
+            try:
+                status, text = rest.request(method, (node.host, node.api_port), "/config", body, timeout=10.0)
+            except OSError as error:
+                problems.append(f"{node.name}: {error}")
+                continue
+            if status == 200:
+                return
+            problems.append(f"{node.name}: {status} {text.strip()}")
+        raise ClusterError(f"the configuration was not changed: {'; '.join(problems) or 'no node is running'}")
+
+    def pause(self, timeout: float = 20.0) -> None:
+        """Put Patroni into maintenance mode: no failover, no restart; wait until every running node knows.
+
+        :param timeout: seconds
+        """
+        self.patch_config({"pause": True})
+        self._until("every node to be paused", lambda: self._all_paused(wanted=True) or None, timeout)
+
+    def resume(self, timeout: float = 20.0) -> None:
+        """End the maintenance mode; wait until every running node knows.
+
+        :param timeout: seconds
+        """
+        self.patch_config({"pause": None})
+        self._until("every node to be resumed", lambda: self._all_paused(wanted=False) or None, timeout)
+
+    def _all_paused(self, *, wanted: bool) -> bool:
+        views = [self._own_view(node) for node in self._running()]
+        return all(view and bool(view.get("pause")) is wanted for view in views)
+
+    def heal(self, timeout: float = 60.0) -> None:
+        """Undo every fault: thaw, start what is down, put the configuration back, wait until all is well.
+
+        The leader may be another one than at the start. Databases and roles stay as they are.
+
+        :param timeout: seconds
+        """
+        deadline = time.monotonic() + timeout
+        states = self._call("status")
+        for name, state in states.items():
+            if state["frozen"]:
+                self._call("thaw", name=name)
+        if states[_ETCD]["main"] == ProcessState.STOPPED:
+            self.start_etcd()
+        for node in self._nodes:
+            if states[node.name]["main"] == ProcessState.STOPPED:
+                self.start_node(node.name)
+        self._until("Patroni's configuration to be as at the start", self._restore_config, timeout)
+        self.wait_until_streaming(max(1.0, deadline - time.monotonic()))
+
+    def _restore_config(self) -> bool | None:
+        wanted = dynamic_config(self.settings)
+        for node in self._running():
+            current = rest.get_json((node.host, node.api_port), "/config")
+            if current == wanted:
+                return True
+            if current is not None:
+                with contextlib.suppress(ClusterError):
+                    self._configure("PUT", wanted)
+                return None
+        return None
+
+
+def _needed_files(etcd: EtcdBinary, postgres: PostgresBinaries) -> list[str]:
+    """Return what a user must be able to read in order to run the servers."""
+    needed = [sys.executable, str(Path(sys.executable).resolve()), sysconfig.get_path("stdlib")]
+    for package in ("patroni", "psutil", "patroni_db", "psycopg"):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            needed.append(spec.origin)
+    return [*needed, str(etcd.path), *map(str, _programs(postgres))]
+
+
+def _programs(postgres: PostgresBinaries) -> Iterator[Path]:
+    for name in ("postgres", "initdb"):
+        yield postgres.directory / name
+        yield (postgres.directory / name).resolve()

@@ -1,0 +1,99 @@
+"""Where other programs find a cluster by its name.
+
+One small file for each named cluster, in a folder that only this user can read. It holds no secret: those stay
+with the cluster's supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from patroni_db.errors import ClusterError
+
+__all__ = ["DEFAULT_NAME", "control_of", "folder", "publish", "withdraw"]
+
+DEFAULT_NAME = "default"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+def folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return this user's folder of names: in ``XDG_RUNTIME_DIR``, or else in the folder for temporary files."""
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK | os.X_OK):
+        return Path(runtime) / "patroni-db"
+    return Path(tempfile.gettempdir()) / f"patroni-db-names-{os.getuid()}"
+
+
+def _file(name: str) -> Path:
+    if not _NAME.match(name):
+        raise ClusterError(f"{name!r} is no name for a cluster: letters, digits, '.', '_' and '-', 64 at most")
+    return folder() / f"{name}.json"
+
+
+def _own(path: Path) -> None:
+    """Refuse a folder that somebody else made in a place where everybody can write."""
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise ClusterError(f"{path} does not belong to this user alone")
+
+
+def publish(name: str, control: Path) -> None:
+    """Make the cluster with this control socket known under `name`.
+
+    :raises ClusterError: when a running cluster has that name already
+    """
+    path = _file(name)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _own(path.parent)
+    content = json.dumps({"control": str(control)})
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            # Its owner may have been killed; control_of removes what leads nowhere.
+            try:
+                control_of(name)
+            except ClusterError:
+                continue
+            raise ClusterError(f"a cluster named {name!r} is running already") from None
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+        return
+
+
+def control_of(name: str) -> Path:
+    """Return the control socket of the cluster called `name`.
+
+    :raises ClusterError: when none runs
+    """
+    path = _file(name)
+    try:
+        _own(path.parent)
+        control = Path(json.loads(path.read_text())["control"])
+    except (OSError, ValueError, KeyError):
+        raise ClusterError(f"no cluster named {name!r} is running") from None
+    if not control.exists():
+        withdraw(name, control)
+        raise ClusterError(f"no cluster named {name!r} is running")
+    return control
+
+
+def withdraw(name: str, control: Path) -> None:
+    """Forget `name`, if it is still this cluster's."""
+    path = _file(name)
+    try:
+        if json.loads(path.read_text())["control"] == str(control):
+            path.unlink(missing_ok=True)
+    except (OSError, ValueError, KeyError):
+        return
+    try:
+        path.parent.rmdir()
+    except OSError:
+        return  # other clusters are known
