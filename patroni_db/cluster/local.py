@@ -709,6 +709,9 @@ class LocalCluster:
             raise ClusterError(f"Patroni refused the switchover ({status}): {text.strip()}")
         return self.wait_for_leader(other_than=old) if wait else None
 
+    def _target(self, name: str | None) -> str:
+        return self._require_leader() if name is None else self.node(name).name
+
     def kill_postgres(self, name: str | None = None) -> str:
         """Kill (SIGKILL) the postmaster of a node, as a crash of PostgreSQL.
 
