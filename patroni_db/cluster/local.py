@@ -71,7 +71,8 @@ def _tail(path: Path, lines: int = _TAIL_LINES) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
+    """Return where this process imports from, as absolute paths, for a child in another folder."""
     return [str(Path(entry).resolve()) for entry in sys.path if entry] + [os.getcwd()] * ("" in sys.path)
 
 
@@ -215,9 +216,7 @@ class LocalCluster:
             lease.end()
         elif control is not None:
             self._forget()
-            with contextlib.suppress(ClusterError):
-                call(control, "shutdown")
-            self._wait_until_gone(control)
+            call(control, "shutdown", timeout=_STOP_TIMEOUT, until_closed=True)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the cluster has ended, for example because another program stopped it.
@@ -261,14 +260,6 @@ class LocalCluster:
         self._credentials = None
         self.scope = ""
 
-    @staticmethod
-    def _wait_until_gone(control: Path) -> None:
-        deadline = time.monotonic() + _STOP_TIMEOUT
-        while control.exists():
-            if time.monotonic() > deadline:
-                raise ClusterError("the cluster's supervisor does not end")
-            time.sleep(_POLL)
-
     def _adopt(self, hello: Mapping[str, Any], credentials: Credentials) -> None:
         """Take over what the supervisor said about itself."""
         endpoints = {name: tuple(hello[name]) for name in ("lock", "etcd", "etcd_peer")}
@@ -303,7 +294,7 @@ class LocalCluster:
         ours, theirs = socket.socketpair()
         with theirs, tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT.format(path=_import_path(), descriptor=theirs.fileno())],
+                [sys.executable, "-I", "-c", _BOOT.format(path=import_path(), descriptor=theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -377,7 +368,9 @@ class LocalCluster:
         first, *others = self.nodes
         self._progress(f"starting {first.name}: a new database")
         self._start_patroni(first, postgres)
-        self._await(f"{first.name} to become the leader", lambda: self._is_primary(first), deadline, (_ETCD, first.name))
+        self._await(
+            f"{first.name} to become the leader", lambda: self._is_primary(first), deadline, (_ETCD, first.name)
+        )
         if others:
             self._progress(f"{first.name} leads; starting {', '.join(node.name for node in others)} from a copy of it")
         for node in others:
@@ -391,7 +384,7 @@ class LocalCluster:
         self._call(
             "start",
             name=node.name,
-            argv=[sys.executable, "-I", "-c", _PATRONI.format(path=_import_path(), config=str(node.config_file))],
+            argv=[sys.executable, "-I", "-c", _PATRONI.format(path=import_path(), config=str(node.config_file))],
             env=environment(node.directory, [postgres.directory], os.environ),
             log=f"{node.name}/patroni.log",
         )
@@ -471,9 +464,7 @@ class LocalCluster:
         return self._credentials
 
     def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        if self._control is None:
-            raise ClusterError("the cluster is not running")
-        return call(self._control, operation, **arguments)
+        return call(self.control, operation, **arguments)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -500,6 +491,13 @@ class LocalCluster:
     def etcd_url(self) -> str:
         """The client URL of etcd."""
         return "http://{}:{}".format(*self._up_layout.etcd)
+
+    @property
+    def control(self) -> Path:
+        """The supervisor's control socket."""
+        if self._control is None:
+            raise ClusterError("the cluster is not running")
+        return self._control
 
     @property
     def directory(self) -> Path:

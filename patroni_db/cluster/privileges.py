@@ -74,7 +74,9 @@ def _unreachable(user: pwd.struct_passwd, paths: Iterable[str]) -> list[str]:
         text = answer.read().decode()
     _, status = os.waitpid(child, 0)
     if status:
-        raise ClusterError(f"as root, the servers run as user {user.pw_name}, but becoming that user is not permitted here")
+        raise ClusterError(
+            f"as root, the servers run as user {user.pw_name}, but becoming that user is not permitted here"
+        )
     return [names[int(index)] for index in text.split(",") if index]
 
 

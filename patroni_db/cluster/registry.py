@@ -6,9 +6,11 @@ with the cluster's supervisor.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import socket
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from patroni_db.errors import ClusterError
 
-__all__ = ["DEFAULT_NAME", "control_of", "folder", "publish", "withdraw"]
+__all__ = ["DEFAULT_NAME", "control_of", "folder", "publish", "require_free", "withdraw"]
 
 DEFAULT_NAME = "default"
 
@@ -52,20 +54,28 @@ def publish(name: str, control: Path) -> None:
     path = _file(name)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _own(path.parent)
-    content = json.dumps({"control": str(control)})
-    while True:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            # Its owner may have been killed; control_of removes what leads nowhere.
+    draft = path.with_name(f".{name}.{os.getpid()}")
+    draft.write_text(json.dumps({"control": str(control)}))
+    try:
+        while True:
             try:
-                control_of(name)
-            except ClusterError:
-                continue
-            raise ClusterError(f"a cluster named {name!r} is running already") from None
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-        return
+                # A link appears with its content, and never replaces what is there.
+                path.hardlink_to(draft)
+            except FileExistsError:
+                require_free(name)
+            else:
+                return
+    finally:
+        draft.unlink()
+
+
+def require_free(name: str) -> None:
+    """Make sure that no running cluster is called `name`.
+
+    :raises ClusterError: when one is
+    """
+    if _look_up(_file(name)) is not None:
+        raise ClusterError(f"a cluster named {name!r} is running already")
 
 
 def control_of(name: str) -> Path:
@@ -73,16 +83,35 @@ def control_of(name: str) -> Path:
 
     :raises ClusterError: when none runs
     """
-    path = _file(name)
-    try:
-        _own(path.parent)
-        control = Path(json.loads(path.read_text())["control"])
-    except (OSError, ValueError, KeyError):
-        raise ClusterError(f"no cluster named {name!r} is running") from None
-    if not control.exists():
-        withdraw(name, control)
+    control = _look_up(_file(name))
+    if control is None:
         raise ClusterError(f"no cluster named {name!r} is running")
     return control
+
+
+def _look_up(path: Path) -> Path | None:
+    """Return the control socket that the file names; forget a file whose cluster is gone without a word."""
+    try:
+        _own(path.parent)
+        text = path.read_text()
+    except OSError:
+        return None
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        control = Path(json.loads(text)["control"])
+        if _answers(control):
+            return control
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _answers(control: Path) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(5)
+            connection.connect(str(control))
+    except OSError:
+        return False
+    return True
 
 
 def withdraw(name: str, control: Path) -> None:

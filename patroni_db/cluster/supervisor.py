@@ -103,6 +103,7 @@ class Supervisor:
         self._services: dict[str, _Service] = {}
         self._buried: set[int] = set()
         self._stopping = False
+        self._farewells: list[socket.socket] = []
         directory = self._prepare_directory(spec["directory"])
         become_ordinary_user(spec["needed"], [directory] if directory else [])
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -188,13 +189,20 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 waker.recv(4096)
         else:
+            self._serve()
+
+    def _serve(self) -> None:
+        with contextlib.ExitStack() as closing, contextlib.suppress(OSError):
+            # A client that hangs up or stalls is its own problem.
             connection, _ = self._listener.accept()
-            with connection:
-                connection.settimeout(_REQUEST_TIMEOUT)
-                # A client that hangs up or stalls is its own problem.
-                with contextlib.suppress(OSError):
-                    answer = self._answer(read_line(connection))
-                    connection.sendall(json.dumps(answer).encode() + b"\n")
+            closing.enter_context(connection)
+            connection.settimeout(_REQUEST_TIMEOUT)
+            answer = self._answer(read_line(connection))
+            connection.sendall(json.dumps(answer).encode() + b"\n")
+            if self._stopping:
+                # Stays open until this process is gone: its closing tells the client that all is done.
+                self._farewells.append(connection)
+                closing.pop_all()
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:

@@ -1,0 +1,306 @@
+"""``patroni-db cluster``: a real Patroni cluster on this machine, and the faults to try on it.
+
+Exit codes: 0 done; 1 it failed, or no such cluster runs; 2 wrong usage; 3 (``status`` only) the cluster runs
+but something in it does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from patroni_db.cluster import LocalCluster, ProcessState
+from patroni_db.cluster.keeper import keep, keep_in_background
+from patroni_db.cluster.registry import DEFAULT_NAME, withdraw
+from patroni_db.errors import ClusterError, ConfigError
+
+__all__ = ["cluster"]
+
+_UNWELL = 3
+
+_name_option = click.option(
+    "--name", default=DEFAULT_NAME, show_default=True, metavar="NAME", help="Which cluster, when several run."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+class _Failure(click.ClickException):
+    """An error of the cluster, said without a traceback; exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"patroni-db: {self.message}", err=True, file=file)
+
+
+def _attach(name: str) -> LocalCluster:
+    try:
+        return LocalCluster.attach(name)
+    except ClusterError as error:
+        raise _Failure(str(error)) from error
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def describe(running: LocalCluster, name: str) -> dict[str, Any]:
+    """Return what a program needs in order to use the cluster. The passwords are the cluster's own, of no use elsewhere.
+
+    :param running: the cluster
+    :param name: the name it is known by
+    """
+    login = f"{running.user}:{quote(running.password)}"
+    hosts = ",".join(f"{node.host}:{node.port}" for node in running.nodes)
+    return {
+        "name": name,
+        "scope": running.scope,
+        "leader": running.leader,
+        "patroni_urls": list(running.urls),
+        "etcd_url": running.etcd_url,
+        "directory": str(running.directory),
+        "dbname": running.dbname,
+        "user": running.user,
+        "password": running.password,
+        "superuser": running.superuser,
+        "superuser_password": running.superuser_password,
+        "libpq": f"postgresql://{login}@{hosts}/{running.dbname}?target_session_attrs=read-write",
+        "sqlalchemy": f"postgresql+patroni://{login}@/{running.dbname}?patroni_urls={','.join(running.urls)}",
+        "nodes": [
+            {
+                "name": node.name,
+                "host": node.host,
+                "port": node.port,
+                "api_url": node.api_url,
+                "data_dir": str(node.data_dir),
+                "patroni_log": str(node.patroni_log),
+                "postgres_log": str(node.postgres_log),
+            }
+            for node in running.nodes
+        ],
+    }
+
+
+def _print_description(description: Mapping[str, Any]) -> None:
+    # Plain lines, never wrapped: they are made to be copied.
+    for label, value in (
+        ("REST API", f"export PATRONI_API_URL={','.join(description['patroni_urls'])}"),
+        ("psql", f"psql '{description['libpq']}'"),
+        ("SQLAlchemy", description["sqlalchemy"]),
+        ("superuser", f"{description['superuser']}, password {description['superuser_password']}"),
+        ("files", description["directory"]),
+    ):
+        click.echo(f"{click.style(f'{label:<11}', bold=True)} {value}")
+
+
+@click.group()
+def cluster() -> None:
+    """A real Patroni cluster on this machine: etcd, Patroni, PostgreSQL.
+
+    Exit codes: 0 done; 1 failed, or no such cluster runs; 2 wrong usage; 3 (status only) something is down.
+    """
+
+
+@cluster.command()
+@click.option("--nodes", type=click.IntRange(1, 32), default=3, show_default=True, help="Patroni nodes.")
+@click.option("--synchronous", is_flag=True, help="Synchronous replication.")
+@click.option("--quorum", is_flag=True, help="Quorum commit (Patroni 4); implies synchronous replication.")
+@click.option("--failsafe", is_flag=True, help="Patroni's failsafe mode: the primary lives on while etcd is down.")
+@click.option("--detach", is_flag=True, help="Return when it is up, and leave it running in the background.")
+@click.option("--directory", type=click.Path(path_type=Path), help="New or empty folder whose logs are kept.")
+@click.option("--postgres-bin", type=click.Path(path_type=Path), help="Folder of PostgreSQL's programs.")
+@click.option("--etcd-bin", type=click.Path(path_type=Path), help="The etcd program.")
+@click.option("--start-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
+@_name_option
+@_json_option
+def up(  # noqa: PLR0913 - one parameter for each option
+    *,
+    nodes: int,
+    synchronous: bool,
+    quorum: bool,
+    failsafe: bool,
+    detach: bool,
+    directory: Path | None,
+    postgres_bin: Path | None,
+    etcd_bin: Path | None,
+    start_timeout: float,
+    name: str,
+    as_json: bool,
+) -> None:
+    """Start a cluster, say how to reach it, and keep it until Ctrl-C (or in the background with --detach)."""
+    mode: bool | Literal["quorum"] = "quorum" if quorum else synchronous
+    options = {
+        "nodes": nodes,
+        "synchronous": mode,
+        "failsafe": failsafe,
+        "directory": directory and str(directory.absolute()),
+        "postgres_bin": postgres_bin and str(postgres_bin.absolute()),
+        "etcd_bin": etcd_bin and str(etcd_bin.absolute()),
+        "start_timeout": start_timeout,
+    }
+    messages = Console(stderr=True)
+    status = messages.status("starting")
+
+    def progress(text: str) -> None:
+        messages.print(f"[dim]{text}[/dim]", soft_wrap=True)
+        status.update(text)
+
+    def ready() -> None:
+        status.stop()
+        description = describe(LocalCluster.attach(name), name)
+        if as_json:
+            _print_json(description)
+        else:
+            _print_description(description)
+            if not detach:
+                messages.print("[dim]Ctrl-C ends it.[/dim]")
+
+    try:
+        with status:
+            if detach:
+                keep_in_background(name, options, progress)
+                ready()
+            else:
+                keep(name, options, progress, ready)
+    except (ClusterError, ConfigError) as error:
+        raise _Failure(str(error)) from error
+
+
+@cluster.command("status")
+@_name_option
+@_json_option
+@click.pass_context
+def show_status(context: click.Context, *, name: str, as_json: bool) -> None:
+    """Tell how the cluster's processes are; exit code 3 when one is not running, or there is no leader."""
+    running = _attach(name)
+    try:
+        leader, etcd, nodes = running.leader, running.etcd_state(), running.status()
+        description = describe(running, name)
+    except ClusterError as error:
+        raise _Failure(str(error)) from error
+    healthy = leader is not None and all(
+        state is ProcessState.RUNNING for state in (etcd, *(s for node in nodes for s in (node.patroni, node.postgres)))
+    )
+    states = {node.name: asdict(node) for node in nodes}
+    if as_json:
+        merged = [{**node, **states[node["name"]]} for node in description["nodes"]]
+        _print_json({**description, "nodes": merged, "etcd": etcd, "healthy": healthy})
+    else:
+        table = Table(title=f"cluster {name}, {running.directory}", box=box.SIMPLE)
+        for column in ("node", "role", "patroni", "postgres", "address", "REST API"):
+            table.add_column(column)
+        for node, state in zip(running.nodes, nodes, strict=True):
+            role = "leader" if node.name == leader else ""
+            address = f"{node.host}:{node.port}"
+            table.add_row(node.name, role, _paint(state.patroni), _paint(state.postgres), address, node.api_url)
+        table.add_row("etcd", "", _paint(etcd), "", running.etcd_url, "")
+        Console().print(table)
+    context.exit(0 if healthy else _UNWELL)
+
+
+def _paint(state: ProcessState) -> str:
+    colour = {ProcessState.RUNNING: "green", ProcessState.FROZEN: "cyan", ProcessState.STOPPED: "red"}[state]
+    return f"[{colour}]{state}[/{colour}]"
+
+
+@cluster.command()
+@_name_option
+@_json_option
+def down(*, name: str, as_json: bool) -> None:
+    """End a cluster and remove its files."""
+    running = _attach(name)
+    control = running.control
+    try:
+        running.stop()
+        # Its keeper does that too, but perhaps a moment after we are done.
+        withdraw(name, control)
+    except ClusterError as error:
+        raise _Failure(str(error)) from error
+    if as_json:
+        _print_json({"name": name, "running": False})
+
+
+@cluster.group()
+def fault() -> None:
+    """Make a fault in a running cluster, or undo one.
+
+    Where NODE may be left out, the leader of the moment is meant.
+    """
+
+
+def _report(name: str, as_json: bool, kind: str, make: Callable[[LocalCluster], str | None]) -> None:  # noqa: FBT001
+    running = _attach(name)
+    try:
+        node = make(running)
+        leader = running.leader
+    except ClusterError as error:
+        raise _Failure(str(error)) from error
+    if as_json:
+        _print_json({"fault": kind, "node": node, "leader": leader})
+    else:
+        where = f" {node}" if node else ""
+        click.echo(f"{kind}{where}: done; the leader key is {f'held by {leader}' if leader else 'held by nobody'}")
+
+
+def _on_node(
+    kind: str, help_text: str, make: Callable[[LocalCluster, str | None], str | None], *, needed: bool
+) -> None:
+    @fault.command(kind, help=help_text)
+    @click.argument("node", required=needed)
+    @_name_option
+    @_json_option
+    def command(*, node: str | None, name: str, as_json: bool) -> None:
+        _report(name, as_json, kind, lambda running: make(running, node))
+
+
+def _on_cluster(kind: str, help_text: str, make: Callable[[LocalCluster], object]) -> None:
+    def done(running: LocalCluster) -> None:
+        make(running)
+
+    @fault.command(kind, help=help_text)
+    @_name_option
+    @_json_option
+    def command(*, name: str, as_json: bool) -> None:
+        _report(name, as_json, kind, done)
+
+
+def _start_node(running: LocalCluster, node: str | None) -> str | None:
+    if node is not None:
+        running.start_node(node)
+    return node
+
+
+def _thaw(running: LocalCluster, node: str | None) -> str | None:
+    if node is not None:
+        running.thaw(node)
+    return node
+
+
+_on_node("switchover", "Move the leader, to NODE or the best replica.", LocalCluster.switchover, needed=False)
+_on_node("kill-postgres", "Kill the postmaster of NODE.", LocalCluster.kill_postgres, needed=False)
+_on_node("kill-node", "Kill every process of NODE, like a power cut.", LocalCluster.kill_node, needed=False)
+_on_node("start-node", "Start NODE again.", _start_node, needed=True)
+_on_node("thaw", "Let a frozen NODE go on.", _thaw, needed=True)
+_on_cluster("stop-etcd", "Kill etcd.", LocalCluster.stop_etcd)
+_on_cluster("start-etcd", "Start etcd again, with its data.", LocalCluster.start_etcd)
+_on_cluster("pause", "Patroni's maintenance mode: no failover.", LocalCluster.pause)
+_on_cluster("resume", "End the maintenance mode.", LocalCluster.resume)
+_on_cluster("expire-leader", "Delete the leader key, as if its time had run out.", LocalCluster.expire_leader)
+_on_cluster("heal", "Undo every fault, and wait until all replicas stream.", LocalCluster.heal)
+
+
+@fault.command()
+@click.argument("node", required=False)
+@click.option("--patroni-only", is_flag=True, help="Leave PostgreSQL running.")
+@_name_option
+@_json_option
+def freeze(*, node: str | None, patroni_only: bool, name: str, as_json: bool) -> None:
+    """Stop (SIGSTOP) the processes of NODE: a half-dead host."""
+    _report(name, as_json, "freeze", lambda running: running.freeze(node, patroni_only=patroni_only))
