@@ -158,7 +158,7 @@ class Acquisition:
         self._discovery.proved(stamp.member, stamp.address, primary=self._config.target is Target.PRIMARY, seeker=self)
         if self._last is not None:
             waited = self._discovery.clock() - self._began
-            logger.info("connected to %s (%s) after %.2f s", stamp.member, stamp.address, waited)
+            logger.debug("connected to %s (%s) after %.2f s", stamp.member, stamp.address, waited)
         return stamp
 
     def end(self) -> None:

@@ -134,8 +134,9 @@ def holds_role(driver: Driver, connection: object, target: Target) -> bool | Non
 def still_right(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
     """Return whether the stamped server is one that `snapshot` would send `config`'s target to.
 
-    A connection that is second choice for its target (the primary, for ``replica_preferred``) is right
-    only while there is no first choice.
+    While no leader is known, a connection to the last one is kept: another view names nobody better, and
+    the server itself tells when it is demoted. A connection that is second choice for its target (the
+    primary, for ``replica_preferred``) is right only while there is no first choice.
     """
     topology = snapshot.topology
     member = topology.member(stamp.member) if stamp.member is not None else None
@@ -145,7 +146,7 @@ def still_right(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool
     reads = eligible_replica(member, max_lag=config.max_lag)
     match target:
         case Target.PRIMARY:
-            return member.is_leader
+            return member.is_leader or topology.leader is None
         case Target.REPLICA:
             return reads
         case Target.ANY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import random
 import threading
@@ -38,8 +39,10 @@ T = TypeVar("T")
 
 logger = logging.getLogger("patroni_db.discovery")
 
-# While no primary is proved, a look follows the last one this soon.
+# In an alarm a look follows the last one this soon. An alarm ends when a connection has proved a primary, or,
+# where nobody seeks one, after a while.
 _ALARM_PAUSE: Final = 0.1
+_ALARM_LENGTH: Final = 3.0
 # A view counts as fresh for this many calm cadences; for one alarm pause while there is no leader.
 _CALM_LOOKS: Final = 3
 # An API that failed is asked after the others for this long, and a failed member tried last.
@@ -115,7 +118,7 @@ class Discovery:
         self._watcher: Watcher | None = None
         self._failure: DiscoveryError | None = None
         self._looks = 0
-        self._alarm = False
+        self._alarm_ends = -math.inf
         self._turn = 0
         self._failing: set[str] = set()
         # Lifetime by health: a view without a leader is stale almost at once, a healthy one after some calm looks.
@@ -234,13 +237,17 @@ class Discovery:
         :param member: the member it happened on, which rests in quarantine
         :param address: its address; when it was the proved primary it must be proved anew
         """
+        now = self.clock()
         with self._lock:
-            self._alarm = True
+            calm = self._alarm_ends < now
+            self._alarm_ends = now + _ALARM_LENGTH
             if member is not None:
                 self._resting[member] = True
         if address is not None:
             self.gate.disprove(address)
-        self.ensure_watching().wake()
+        watcher = self.ensure_watching()
+        if calm:  # later faults of the same alarm are covered by its cadence
+            watcher.wake()
 
     def proved(self, member: str | None, address: Address, *, primary: bool, seeker: object = None) -> None:
         """Take note that a connection succeeded; with `primary`, that the server proved to be one.
@@ -250,9 +257,10 @@ class Discovery:
         with self._lock:
             if member is not None:
                 self._resting.pop(member, None)
-            self._alarm = self._alarm and not primary
-        if primary:
-            self.gate.prove(address, seeker)
+            if primary:
+                self._alarm_ends = -math.inf
+        if primary and self.gate.prove(address, seeker):
+            logger.info("%s (%s) proved to be the primary", member or "a fallback host", address)
 
     # -- Looking ---------------------------------------------------------------------------------------------
 
@@ -412,7 +420,8 @@ class Discovery:
 
     def _pause(self) -> float:
         snapshot = self._snapshot
-        if self._alarm or self.gate.is_sought or snapshot is None or snapshot.topology.leader is None:
+        alarmed = self.clock() < self._alarm_ends or self.gate.is_sought
+        if alarmed or snapshot is None or snapshot.topology.leader is None:
             return _ALARM_PAUSE
         return self.config.refresh * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
 

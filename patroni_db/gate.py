@@ -61,15 +61,19 @@ class PrimaryGate:
             self._prober = None
         self.opened.notify_one()
 
-    def prove(self, address: Address, seeker: object | None = None) -> None:
-        """Open the gate to `address`: a connection (of `seeker`) has proved that it is the primary."""
+    def prove(self, address: Address, seeker: object | None = None) -> bool:
+        """Open the gate to `address`: a connection (of `seeker`) has proved that it is the primary.
+
+        :returns: whether it was closed before
+        """
         with self._lock:
             if self._proved == address and self._prober is None:
-                return
+                return False
             self._proved = address
             if self._prober is seeker:
                 self._prober = None
         self.opened.notify_all()
+        return True
 
     def disprove(self, address: Address) -> None:
         """Close the gate to `address`: a connection to it failed, was lost or proved read-only."""
