@@ -1,0 +1,81 @@
+# Everything a checkout needs lands in .venv, built from pyproject.toml and left alone until that changes.
+
+# Which Python, 3.11 or newer, .venv is made with: make PYTHON=python3.13 test
+PYTHON ?= python3
+
+BIN := .venv/bin
+READY := .venv/ready
+SUITES := tests/unit tests/spec tests/django tests/sqlalchemy tests/integration
+
+# Whoever told pip which index to use meant uv too.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+# Interpreters are those of this machine: a missing one is named, not downloaded.
+export UV_PYTHON_DOWNLOADS := never
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types wheel tox clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+demo: $(READY) ## Applications write through a switchover and a crash on a real cluster, and are counted
+	@$(BIN)/patroni-db demo
+
+test: $(READY) ## Run all tests, most of them on a real cluster
+	@$(BIN)/pytest $(SUITES)
+
+lint: $(READY) ## Check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(READY) ## Repair style and format where that is mechanical
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(READY) ## Check types
+	@$(BIN)/mypy
+
+wheel: $(READY) ## Build wheel and sdist, look into them, import the wheel where nothing else is
+	@.ci/wheel
+
+# pyenv hides all but one of its Pythons unless told otherwise.
+tox: $(READY) ## Test the wheel with every Python of this machine, Django and SQLAlchemy
+	@if command -v pyenv >/dev/null; then \
+	    PYENV_VERSION=$$(pyenv versions --bare | grep -E '^3\.(1[1-9]|[2-9][0-9])\.[0-9]+$$' | sort -rV | paste -sd: -); \
+	    if test -n "$$PYENV_VERSION"; then export PYENV_VERSION; else unset PYENV_VERSION; fi; \
+	fi; \
+	rm -rf .tox/results; \
+	$(BIN)/tox run-parallel --parallel 2 --parallel-no-spinner; status=$$?; \
+	$(BIN)/python .ci/results.py || status=1; \
+	exit $$status
+
+clean: ## Remove everything that was built here
+	@rm -rf .venv .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment holds absolute paths: one that was moved, copied, made with another PYTHON, or whose Python is gone
+# is built again. One that was interrupted has no $(READY) and is built again too.
+KEY := $(CURDIR) $(PYTHON)
+ifneq ($(shell test -x $(BIN)/python && cat $(READY) 2>/dev/null),$(KEY))
+.PHONY: $(READY)
+endif
+
+$(READY): pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || { \
+	    echo "make: no $(PYTHON) on this machine; choose another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "make: Python 3.11 or newer is needed, and $(PYTHON) is $$("$(PYTHON)" -V 2>&1);" \
+	        "choose another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "make: $(PYTHON) has no venv and ensurepip modules; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	    exit 1; }
+	@echo "setting up .venv with $(PYTHON)"
+	@rm -rf .venv
+	@"$(PYTHON)" -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python \
+	    --requirements pyproject.toml --all-extras --group dev --editable .
+	@printf '%s\n' '$(KEY)' >$(READY)
