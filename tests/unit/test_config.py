@@ -1,0 +1,154 @@
+"""Every setting is checked when it is given, and the error names it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from patroni_db.config import PatroniConfig, split_options
+from patroni_db.errors import ConfigError
+from patroni_db.selection import Target
+from patroni_db.topology import Address
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+URL = "http://pg1:8008"
+
+
+def config(**settings: Any) -> PatroniConfig:
+    return PatroniConfig(**{"urls": URL, **settings})
+
+
+def test_text_and_values_mean_the_same() -> None:
+    text = PatroniConfig.from_options(
+        {
+            "patroni_urls": "http://pg1:8008, http://pg2:8008/patroni",
+            "patroni_target": "replica_preferred",
+            "patroni_max_lag": "16MB",
+            "patroni_tags": "zone=a,fast=true;zone=b;",
+            "patroni_failover_timeout": "90",
+            "patroni_refresh": "500ms",
+            "patroni_port": "6432",
+            "patroni_address_map": "10.0.0.1:5432=localhost:5433",
+            "patroni_fallback_hosts": "pg1:5432,[::1]:5433",
+            "patroni_allowed_hosts": "10.0.0.0/8,PG1",
+            "sslmode": "require",
+        }
+    )
+    values = PatroniConfig(
+        urls=["http://pg1:8008", "http://pg2:8008"],
+        target=Target.REPLICA_PREFERRED,
+        max_lag=16 << 20,
+        tags=[{"zone": "a", "fast": "true"}, {"zone": "b"}, {}],
+        failover_timeout=90,
+        refresh=0.5,
+        port=6432,
+        address_map={"10.0.0.1:5432": "localhost:5433"},
+        fallback_hosts=[Address("pg1", 5432), "[::1]:5433"],
+        allowed_hosts=["10.0.0.0/8", "pg1"],
+    )
+    assert text == values
+    assert hash(text) == hash(values)
+    assert text.urls == ("http://pg1:8008", "http://pg2:8008")
+    assert copy.deepcopy(text) == pickle.loads(pickle.dumps(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("urls", "pg1:8008"),
+        ("urls", "ftp://pg1"),
+        ("urls", "http://"),
+        ("urls", "http://pg1:99999"),
+        ("urls", "http://user:secret@pg1:8008"),
+        ("urls", "http://pg1:8008?x=1"),
+        ("urls", 5),
+        ("urls", [5]),
+        ("target", "master"),
+        ("max_lag", "16 megs"),
+        ("max_lag", -1),
+        ("max_lag", True),
+        ("tags", "zone"),
+        ("tags", ["zone=a"]),
+        ("failover_timeout", -1),
+        ("failover_timeout", "soon"),
+        ("failover_timeout", float("inf")),
+        ("failover_timeout", True),
+        ("refresh", 0),
+        ("timeout", "0s"),
+        ("ca", "/nonexistent/ca.pem"),
+        ("port", 0),
+        ("port", "x"),
+        ("port", 65536),
+        ("address_map", "10.0.0.1:5432"),
+        ("address_map", 5),
+        ("fallback_hosts", "pg1"),
+        ("allowed_hosts", "10.0.0.0/33"),
+        ("scope", 5),
+    ],
+)
+def test_a_bad_value_names_its_setting(setting: str, value: object) -> None:
+    target = "primary" if setting == "target" else "replica"
+    with pytest.raises(ConfigError, match=f"^patroni_{setting}: ") as caught:
+        PatroniConfig.from_options({"patroni_urls": URL, "patroni_target": target, f"patroni_{setting}": value})
+    assert caught.value.setting == f"patroni_{setting}"
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unknown_name_is_an_error_that_lists_the_known() -> None:
+    with pytest.raises(ConfigError, match=r"patroni_url: is not a setting; there are patroni_urls, "):
+        PatroniConfig.from_options({"patroni_url": URL})
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"max_lag": "1MB"}, "patroni_max_lag"),
+        ({"tags": "zone=a"}, "patroni_tags"),
+        ({"password": "x"}, "patroni_password"),
+        ({"ca": __file__}, "patroni_ca"),
+        ({"cert": __file__}, "patroni_cert"),
+        ({"key": __file__, "urls": "https://pg1"}, "patroni_key"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_an_error(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{named}: "):
+        config(**settings)
+
+
+def test_the_environment_gives_urls_that_were_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATRONI_API_URL", "http://env1:8008,http://env2:8008")
+    assert PatroniConfig().urls == ("http://env1:8008", "http://env2:8008")
+    assert config().urls == (URL,)
+    monkeypatch.delenv("PATRONI_API_URL")
+    with pytest.raises(ConfigError, match="patroni_urls: is required"):
+        PatroniConfig()
+
+
+def test_no_secret_appears_in_a_repr() -> None:
+    assert "hunter2" not in repr(config(user="u", password="hunter2"))
+
+
+def test_uses_of_one_cluster_share_a_discovery_whatever_they_use_it_for() -> None:
+    writer = config(urls=["http://a", "http://b"])
+    reader = config(urls=["http://b", "http://a"], target="replica", max_lag="1MB", failover_timeout=5)
+    assert writer.discovery_key == reader.discovery_key
+    assert writer.discovery_key != config(urls=["http://a", "http://b"], scope="x").discovery_key
+
+
+def test_existing_files_are_accepted(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.touch()
+    assert config(urls="https://pg1", ca=ca).ca == str(ca)
+
+
+def test_zero_failover_timeout_means_not_to_wait() -> None:
+    assert config(failover_timeout=0).failover_timeout == config(failover_timeout="0").failover_timeout == 0
+
+
+def test_options_are_split_into_ours_and_the_drivers() -> None:
+    assert split_options({"patroni_urls": URL, "sslmode": "require"}) == ({"patroni_urls": URL}, {"sslmode": "require"})

@@ -1,0 +1,115 @@
+"""Who may serve a target, and in which order."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from types import MappingProxyType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patroni_db.selection import Target, candidates
+from patroni_db.topology import Address, Member, Role, Topology
+
+RNG = random.Random(7)
+
+
+def member(name: str, role: str = "replica", state: str = "streaming", **rest: object) -> Member:
+    tags = MappingProxyType(rest.pop("tags", {}))  # type: ignore[arg-type]
+    return Member(name, role, state, Address(name, 5432), tags=tags, **rest)  # type: ignore[arg-type]
+
+
+def names(topology: Topology, target: str, **kwargs: object) -> list[str]:
+    return [m.name for m in candidates(topology, Target(target), RNG, **kwargs)]  # type: ignore[arg-type]
+
+
+THREE = Topology((member("n1", "leader", "running"), member("n2"), member("n3")))
+
+
+def test_primary_is_the_leader_and_nobody_else() -> None:
+    assert names(THREE, "primary") == ["n1"]
+    assert names(Topology(THREE.members[1:]), "primary") == []
+
+
+@pytest.mark.parametrize("state", ["running", "starting", "crashed", "stopping", ""])
+def test_a_leader_is_tried_whatever_its_state(state: str) -> None:
+    # An in-place restart is writable before /cluster says "running": the connection decides.
+    assert names(Topology((member("n1", "leader", state),)), "primary") == ["n1"]
+
+
+def test_the_preferred_kind_comes_first_and_the_other_after_it() -> None:
+    assert names(THREE, "primary_preferred")[0] == "n1"
+    assert names(THREE, "replica_preferred")[-1] == "n1"
+    assert set(names(THREE, "replica")) == {"n2", "n3"}
+    assert set(names(THREE, "any")) == {"n1", "n2", "n3"}
+
+
+def test_equals_share_the_load() -> None:
+    first = Counter(names(THREE, "replica")[0] for _ in range(400))
+    assert min(first.values()) > 120
+
+
+def test_noloadbalance_excludes_reads_but_not_the_primary() -> None:
+    tagged = MappingProxyType({"noloadbalance": True})
+    topology = Topology((member("n1", "leader", "running", tags=tagged), member("n2", tags=tagged), member("n3")))
+    assert names(topology, "replica") == ["n3"]
+    assert names(topology, "primary") == ["n1"]
+
+
+def test_replicas_that_stream_come_before_those_that_do_not_yet() -> None:
+    topology = Topology((member("n1", state="running"), member("n2"), member("n3", state="starting")))
+    assert names(topology, "replica") == ["n2", "n1"]
+
+
+def test_a_standby_clusters_leader_reads_last_and_never_writes() -> None:
+    topology = Topology((member("n1", "standby_leader", "running"), member("n2")))
+    assert names(topology, "replica") == ["n2", "n1"]
+    assert names(topology, "primary") == []
+
+
+def test_too_much_or_unknown_lag_is_not_eligible() -> None:
+    topology = Topology((member("n1", lag=10), member("n2", lag=11), member("n3", lag=None)))
+    assert names(topology, "replica", max_lag=10) == ["n1"]
+
+
+def test_tag_sets_are_tried_in_order() -> None:
+    topology = Topology(
+        (member("n1", tags={"zone": "a"}), member("n2", tags={"zone": "b", "fast": True}), member("n3", tags={}))
+    )
+    assert names(topology, "replica", tags=[{"zone": "b", "fast": "true"}, {"zone": "a"}]) == ["n2", "n1"]
+    assert names(topology, "replica", tags=[{"zone": "c"}]) == []
+    assert names(topology, "replica", tags=[{"zone": "c"}, {"zone": "a"}, {}])[0] == "n1"
+    assert len(names(topology, "replica", tags=[{"zone": "a"}, {}])) == 3
+
+
+def test_members_in_quarantine_are_tried_last_not_left_out() -> None:
+    assert names(THREE, "replica_preferred", resting=frozenset({"n2", "n3"}))[0] == "n1"
+    assert len(names(THREE, "replica", resting=frozenset({"n2", "n3"}))) == 2
+
+
+MEMBERS = st.builds(
+    member,
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.sampled_from([*Role, "unheard of"]),
+    st.sampled_from(["running", "streaming", "in archive recovery", "starting", "crashed", ""]),
+    lag=st.none() | st.integers(0, 100),
+    tags=st.sampled_from([{}, {"noloadbalance": True}, {"zone": "a"}]),
+)
+
+
+@given(st.lists(MEMBERS, max_size=4, unique_by=lambda m: m.name), st.sampled_from(Target), st.integers(0, 100))
+def test_an_ineligible_member_is_never_chosen(rows: list[Member], target: Target, max_lag: int) -> None:
+    topology = Topology(tuple(rows))
+    limit = None if target is Target.PRIMARY else max_lag
+    chosen = candidates(topology, target, RNG, max_lag=limit)
+    assert len(set(chosen)) == len(chosen)
+    for one in chosen:
+        if one is topology.primary:
+            assert target is not Target.REPLICA
+        else:
+            assert target is not Target.PRIMARY
+            assert one.serves_reads
+            assert one.lag is not None
+            assert one.lag <= max_lag
