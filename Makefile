@@ -49,7 +49,7 @@ tox: $(READY) ## Test the wheel with every Python of this machine, Django and SQ
 	fi; \
 	rm -rf .tox/results; \
 	$(BIN)/tox run-parallel --parallel 2 --parallel-no-spinner; status=$$?; \
-	$(BIN)/python .ci/results.py || status=1; \
+	$(BIN)/python .ci/results.py $$status || status=1; \
 	exit $$status
 
 clean: ## Remove everything that was built here
