@@ -331,8 +331,8 @@ class Discovery:
         snapshot = self._snapshot
         learned = self._book.api_urls(snapshot.topology) if snapshot else ()
         urls = tuple(dict.fromkeys((*learned, *self.config.urls)))
-        self._turn += 1
         turn = self._turn % len(urls)
+        self._turn += 1
         with self._lock:
             resting = {url for url in urls if ("api", url) in self._resting}
         return tuple(sorted((*urls[turn:], *urls[:turn]), key=lambda url: url in resting))

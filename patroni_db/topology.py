@@ -91,10 +91,14 @@ class Member:
 
     @property
     def serves_reads(self) -> bool:
-        """Whether it takes part in reading: not the leader, PostgreSQL up, and no ``noloadbalance`` tag."""
+        """Whether it takes part in reading: not the leader, PostgreSQL up, and no ``noloadbalance`` tag.
+
+        The row of a server that just died says ``running`` for a moment still, but has no timeline (recorded).
+        """
         return (
             not self.is_leader
             and self.address is not None
+            and self.timeline is not None
             and self.state in _READABLE_STATES
             and not self.has_tag("noloadbalance")
         )

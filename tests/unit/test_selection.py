@@ -18,6 +18,7 @@ RNG = random.Random(7)
 
 def member(name: str, role: str = "replica", state: str = "streaming", **rest: object) -> Member:
     tags = MappingProxyType(rest.pop("tags", {}))  # type: ignore[arg-type]
+    rest.setdefault("timeline", 1)
     return Member(name, role, state, Address(name, 5432), tags=tags, **rest)  # type: ignore[arg-type]
 
 
@@ -63,6 +64,12 @@ def test_replicas_that_stream_come_before_those_that_do_not_yet() -> None:
     assert names(topology, "replica") == ["n2", "n1"]
 
 
+def test_a_server_that_just_died_is_not_read_from() -> None:
+    # Recorded in postgres-crash-failover: the former leader is "replica running" for 40 ms, without a timeline.
+    topology = Topology((member("n1"), member("n2", state="running", timeline=None)))
+    assert names(topology, "replica") == ["n1"]
+
+
 def test_a_standby_clusters_leader_reads_last_and_never_writes() -> None:
     topology = Topology((member("n1", "standby_leader", "running"), member("n2")))
     assert names(topology, "replica") == ["n2", "n1"]
@@ -94,6 +101,7 @@ MEMBERS = st.builds(
     st.sampled_from(["a", "b", "c", "d"]),
     st.sampled_from([*Role, "unheard of"]),
     st.sampled_from(["running", "streaming", "in archive recovery", "starting", "crashed", ""]),
+    timeline=st.none() | st.integers(1, 9),
     lag=st.none() | st.integers(0, 100),
     tags=st.sampled_from([{}, {"noloadbalance": True}, {"zone": "a"}]),
 )

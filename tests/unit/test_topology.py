@@ -109,7 +109,7 @@ def test_api_url_is_reduced_to_its_authority(given_url: object, expected: str | 
 
 def test_routing_ignores_lag_and_notices_leader_timeline_and_address() -> None:
     def routing(**changes: object) -> tuple[object, ...]:
-        return parse_cluster(body(row(timeline=1), row(name="n2", **{"role": "replica", **changes}))).routing()
+        return parse_cluster(body(row(timeline=1), row(name="n2", **{"role": "replica", "timeline": 1, **changes}))).routing()
 
     before = routing(state="streaming", lag=0)
     assert routing(state="streaming", lag=99) == before

@@ -1,0 +1,1 @@
+"""Patroni's recorded answers, replayed."""

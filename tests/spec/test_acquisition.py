@@ -1,0 +1,256 @@
+"""What somebody who needs a connection does, step by step, with a clock that stands still unless told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from patroni_db.acquisition import Acquisition, Attempt, Pause
+from patroni_db.config import PatroniConfig
+from patroni_db.discovery import Discovery
+from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError
+from patroni_db.watcher import Watcher
+from tests.spec.replay import SEEDS, Answers, Clock, members
+
+CALM = "n1:leader/running/tl1 n2:replica/streaming/tl1 n3:replica/streaming/tl1"
+NOBODY = "n1:replica/stopped/tlNone n2:replica/running/tl1 n3:replica/running/tl1"
+MOVED = "n2:leader/running/tl1 n3:replica/running/tl1"
+
+
+class StillDiscovery(Discovery):
+    """A discovery that looks only when a test says so."""
+
+    def ensure_watching(self) -> Watcher:
+        return Watcher(self, "never started")
+
+
+class Stage:
+    def __init__(self, text: str | None = CALM) -> None:
+        self.answers, self.clock = Answers(), Clock()
+        config = PatroniConfig(urls=SEEDS)
+        self.discovery = StillDiscovery(config, clock=self.clock, client=lambda _: self.answers)  # type: ignore[arg-type, return-value]
+        if text is not None:
+            self.look(text)
+
+    def look(self, text: str) -> None:
+        self.answers.set({name: members(text) for name in ("n1", "n2", "n3")})
+        self.discovery.look()
+
+    def seek(self, **settings: Any) -> Acquisition:
+        return Acquisition(self.discovery, PatroniConfig(**{"urls": SEEDS, "failover_timeout": 10, **settings}))
+
+
+def attempt(search: Acquisition) -> Attempt:
+    step = search.step()
+    assert isinstance(step, Attempt), "expected an attempt, not a pause"
+    return step
+
+
+def pause(search: Acquisition) -> Pause:
+    step = search.step()
+    assert isinstance(step, Pause), "expected a pause, not an attempt"
+    return step
+
+
+def refuse(search: Acquisition, one: Attempt) -> None:
+    search.failed(one, ConnectionRefusedError("refused"), refused=False)
+
+
+def test_the_primary_is_tried_at_once_and_its_connection_is_stamped() -> None:
+    stage = Stage()
+    search = stage.seek()
+    one = attempt(search)
+    stamp = search.succeeded(one)
+    assert (one.address.host, stamp and stamp.member, stamp and stamp.generation) == ("n1", "n1", 1)
+
+
+def test_after_a_failure_nobody_tries_again_before_the_next_look() -> None:
+    stage = Stage()
+    search = stage.seek()
+    refuse(search, attempt(search))
+    waiting = pause(search)
+    assert not waiting.waiter.woken
+    stage.look(CALM)
+    assert waiting.waiter.woken
+    assert attempt(search).address.host == "n1"
+
+
+def test_one_probes_and_the_others_sleep_until_the_primary_is_proved() -> None:
+    stage = Stage()
+    prober, others = stage.seek(), [stage.seek() for _ in range(50)]
+    one = attempt(prober)
+    sleeping = [pause(other) for other in others]
+    stage.look(NOBODY)
+    stage.look(CALM)
+    assert not any(step.waiter.woken for step in sleeping)
+    prober.succeeded(one)
+    assert all(step.waiter.woken for step in sleeping)
+    assert {attempt(other).address.host for other in others} == {"n1"}
+
+
+def test_when_the_prober_gives_up_one_other_takes_over() -> None:
+    stage = Stage()
+    prober, others = stage.seek(), [stage.seek() for _ in range(3)]
+    attempt(prober)
+    sleeping = [pause(other) for other in others]
+    prober.end()
+    assert [step.waiter.woken for step in sleeping] == [True, False, False]
+    assert attempt(others[0]).address.host == "n1"
+
+
+def test_without_a_leader_it_waits_and_then_follows_the_new_one() -> None:
+    stage = Stage()
+    search = stage.seek()
+    refuse(search, attempt(search))
+    pause(search)
+    stage.look(NOBODY)
+    pause(search)
+    stage.look(MOVED)
+    assert attempt(search).address.host == "n2"
+
+
+def test_a_connection_made_while_routing_moved_away_is_not_used() -> None:
+    stage = Stage()
+    search = stage.seek()
+    one = attempt(search)
+    stage.look(MOVED)
+    assert search.succeeded(one) is None
+
+
+def test_a_connection_made_while_something_else_moved_is_used_under_the_new_generation() -> None:
+    stage = Stage()
+    search = stage.seek()
+    one = attempt(search)
+    stage.look(CALM.replace(" n3:replica/streaming/tl1", ""))
+    stamp = search.succeeded(one)
+    assert stamp is not None
+    assert stamp.generation == 2
+
+
+def test_past_the_deadline_the_error_tells_what_was_tried_and_why_it_failed() -> None:
+    stage = Stage()
+    search = stage.seek()
+    refuse(search, attempt(search))
+    pause(search)
+    stage.clock.now += 11
+    with pytest.raises(
+        NoPrimaryError, match=r"no primary of cluster lab within 10 s .*last tried n1 at n1:5432: refused"
+    ) as caught:
+        search.step()
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+def test_past_the_deadline_without_a_leader_the_error_shows_the_members() -> None:
+    stage = Stage(NOBODY)
+    search = stage.seek()
+    pause(search)
+    stage.clock.now += 11
+    with pytest.raises(NoPrimaryError, match=r"Patroni names none \(n1: replica stopped, n2: replica running"):
+        search.step()
+
+
+def test_a_timeout_of_zero_tries_once_and_does_not_wait() -> None:
+    stage = Stage()
+    search = stage.seek(failover_timeout=0)
+    refuse(search, attempt(search))
+    with pytest.raises(NoPrimaryError, match="within 0 s"):
+        search.step()
+
+
+def test_every_replica_is_tried_before_waiting() -> None:
+    stage = Stage()
+    search = stage.seek(target="replica")
+    tried = []
+    for _ in range(2):
+        one = attempt(search)
+        tried.append(one.address.host)
+        refuse(search, one)
+    assert sorted(tried) == ["n2", "n3"]
+    pause(search)
+    stage.clock.now += 11
+    with pytest.raises(NoReplicaError):
+        search.step()
+
+
+def test_a_failed_replica_is_tried_last_by_the_next_reader() -> None:
+    stage = Stage()
+    first = stage.seek(target="replica")
+    one = attempt(first)
+    refuse(first, one)
+    for _ in range(10):
+        assert attempt(stage.seek(target="replica")).address != one.address
+
+
+def test_readers_do_not_wait_for_a_primary() -> None:
+    stage = Stage(NOBODY)
+    assert attempt(stage.seek(target="replica_preferred")).address.host in {"n2", "n3"}
+
+
+def test_a_login_refused_twice_by_a_living_server_is_the_drivers_own_error() -> None:
+    stage = Stage()
+    search = stage.seek()
+    error = RuntimeError("password authentication failed")
+    search.failed(attempt(search), error, refused=True)
+    search.failed(attempt(search), error, refused=True)
+    with pytest.raises(RuntimeError, match="password") as caught:
+        search.step()
+    assert caught.value is error
+
+
+def test_a_refusal_by_a_server_that_came_up_a_moment_ago_is_forgotten_when_it_lets_us_in() -> None:
+    stage = Stage()
+    search = stage.seek()
+    search.failed(attempt(search), RuntimeError("starting up"), refused=True)
+    assert search.succeeded(attempt(search)) is not None
+
+
+def test_a_cold_start_waits_for_the_first_look() -> None:
+    stage = Stage(None)
+    search = stage.seek()
+    waiting = pause(search)
+    stage.look(CALM)
+    assert waiting.waiter.woken
+    assert attempt(search).address.host == "n1"
+
+
+def test_a_cold_start_with_all_apis_down_waits_until_the_deadline_and_names_them() -> None:
+    stage = Stage(None)
+    stage.discovery.look()
+    search = stage.seek()
+    pause(search)
+    stage.clock.now += 11
+    with pytest.raises(NoPrimaryError, match="http://n1:8008: connection refused; http://n2:8008"):
+        search.step()
+
+
+def test_a_cold_start_with_wrong_urls_fails_at_once() -> None:
+    class NotPatroni(Answers):
+        def cluster(self, base_url: str) -> Any:
+            raise DiscoveryError(base_url, "the body is not JSON")
+
+    stage = Stage(None)
+    stage.answers = NotPatroni()
+    stage.discovery = StillDiscovery(PatroniConfig(urls=SEEDS), client=lambda _: stage.answers)  # type: ignore[arg-type, return-value]
+    stage.discovery.look()
+    with pytest.raises(DiscoveryError, match="the body is not JSON"):
+        stage.seek().step()
+
+
+def test_fallback_hosts_are_tried_while_no_api_ever_answered_and_not_afterwards() -> None:
+    stage = Stage(None)
+    stage.discovery.look()
+    search = stage.seek(fallback_hosts="f1:5432,f2:5432")
+    first, second = attempt(search), attempt(search)
+    assert {first.address.host, second.address.host} == {"f1", "f2"}
+    refuse(search, first)
+    refuse(search, second)
+    pause(search)
+    stage.look(CALM)
+    assert attempt(search).address.host == "n1"
+
+
+def test_an_attempt_may_not_take_longer_than_is_left() -> None:
+    stage = Stage()
+    assert attempt(stage.seek(failover_timeout=60)).timeout == 2.0
+    assert attempt(stage.seek(failover_timeout=0.5, target="replica")).timeout == 0.5

@@ -1,0 +1,228 @@
+"""Phases of answers, and what must be known after each: what no healthy cluster shows on demand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from patroni_db.client import NodeStatus
+from patroni_db.discovery import Discovery, Snapshot
+from patroni_db.errors import DiscoveryError
+from tests.spec.replay import Answers, Clock, discovery_of, members, route_of
+
+IDENTITY = "7000000000000000001"
+CALM = "n1:leader/running/tl1 n2:replica/streaming/tl1 n3:replica/streaming/tl1"
+MOVED = "n1:replica/streaming/tl2 n2:leader/running/tl2 n3:replica/streaming/tl2"
+
+
+class Stage:
+    """A discovery, the answers it gets and the clock it reads."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.answers, self.clock = Answers(), Clock()
+        self.discovery: Discovery = discovery_of(self.answers, self.clock, **settings)
+        self.node("n1", "primary", timeline=1)
+
+    def node(self, name: str, role: str, timeline: int, identity: str = IDENTITY) -> None:
+        self.answers.nodes[f"http://{name}:8008"] = NodeStatus(role, "running", timeline, identity)
+
+    def everywhere(self, text: str, **top: Any) -> None:
+        self.answers.set({name: members(text, **top) for name in ("n1", "n2", "n3")})
+
+    def look(self, times: int = 1) -> Snapshot:
+        for _ in range(times):
+            self.clock.now += 0.1
+            self.discovery.look()
+        assert self.discovery.snapshot is not None
+        return self.discovery.snapshot
+
+    @property
+    def primary(self) -> str | None:
+        return route_of(self.discovery).primary
+
+
+def test_the_next_seed_is_asked_when_one_fails_and_each_failure_is_told() -> None:
+    stage = Stage()
+    stage.answers.set({"n1": "HTTP status 500", "n2": "no answer within 2 s", "n3": members(CALM)})
+    stage.look()
+    assert stage.primary == "n1"
+    assert stage.discovery.failure is None
+    stage.answers.set({"n3": "redirects to http://x/"})
+    stage.look()
+    failure = stage.discovery.failure
+    assert isinstance(failure, DiscoveryError)
+    for part in ("http://n1:8008: HTTP status 500", "http://n2:8008: no answer", "http://n3:8008: redirects"):
+        assert part in str(failure)
+
+
+def test_healthy_apis_take_turns_and_a_failed_one_rests() -> None:
+    stage = Stage()
+    stage.everywhere(CALM)
+    stage.look(6)
+    assert [stage.answers.asked.count(f"http://n{i}:8008") for i in (1, 2, 3)] == [2, 2, 2]
+    stage.answers.set({"n2": "connection refused"})
+    stage.answers.asked.clear()
+    stage.look(9)
+    assert stage.answers.asked.count("http://n2:8008") == 1
+    stage.answers.set({"n2": members(CALM)})
+    stage.clock.now += 60
+    stage.answers.asked.clear()
+    stage.look(3)
+    assert stage.answers.asked.count("http://n2:8008") == 1
+
+
+def test_learned_apis_are_asked_when_the_only_seed_is_gone() -> None:
+    stage = Stage(urls="http://n1:8008")
+    stage.everywhere(CALM)
+    stage.look()
+    stage.everywhere(MOVED)
+    stage.answers.set({"n1": "connection refused"})
+    stage.look(2)
+    assert stage.primary == "n2"
+
+
+def test_the_last_good_view_survives_an_outage_of_all_apis() -> None:
+    stage = Stage()
+    stage.everywhere(CALM)
+    before = stage.look()
+    for name in ("n1", "n2", "n3"):
+        stage.answers.set({name: "connection refused"})
+    assert stage.look(100) is before
+    assert stage.primary == "n1"
+    assert stage.discovery.failure is not None
+    stage.everywhere(MOVED)
+    stage.look()
+    assert stage.primary == "n2"
+    assert stage.discovery.failure is None
+
+
+def test_a_view_from_before_the_failover_is_refused() -> None:
+    stage = Stage()
+    stage.everywhere(MOVED)
+    stage.look()
+    stage.everywhere(CALM)
+    stage.node("n1", "replica", timeline=2)
+    stage.look(3)
+    assert stage.primary == "n2"
+    assert "its view is behind: n1 leads timeline 1, after 2" in str(stage.discovery.failure)
+
+
+def test_a_leader_whose_new_timeline_is_not_shown_yet_is_believed_when_it_confirms() -> None:
+    stage = Stage()
+    stage.everywhere(MOVED)
+    stage.look()
+    stage.everywhere("n1:replica/stopped/tlNone n2:replica/stopped/tlNone n3:leader/running/tl1")
+    stage.node("n3", "replica", timeline=1)
+    stage.look()
+    assert stage.primary == "n2"
+    stage.node("n3", "primary", timeline=3)
+    stage.look()
+    assert stage.primary == "n3"
+
+
+def test_a_cluster_bootstrapped_anew_may_start_at_timeline_one_again() -> None:
+    stage = Stage()
+    stage.everywhere(MOVED)
+    stage.node("n2", "primary", timeline=2)
+    stage.look(3)
+    for name in ("n1", "n2", "n3"):
+        stage.node(name, "primary" if name == "n1" else "replica", timeline=1, identity="7999999999999999999")
+    stage.everywhere(CALM)
+    stage.look()
+    assert stage.primary == "n1"
+    stage.everywhere("n1:replica/streaming/tl2 n2:leader/running/tl2 n3:replica/streaming/tl2")
+    stage.look()
+    assert stage.primary == "n2"
+
+
+def test_an_earlier_timeline_is_believed_when_nothing_else_was_seen_for_long() -> None:
+    # A point-in-time recovery keeps the identity and may begin at an earlier timeline.
+    stage = Stage()
+    stage.everywhere(MOVED)
+    stage.look()
+    stage.everywhere(CALM)
+    stage.node("n1", "replica", timeline=1)
+    stage.look()
+    assert stage.primary == "n2"
+    stage.clock.now += 31
+    stage.look()
+    assert stage.primary == "n1"
+
+
+@pytest.mark.parametrize("configured", ["lab", None])
+def test_the_api_of_another_cluster_is_refused(configured: str | None) -> None:
+    stage = Stage(scope=configured)
+    stage.answers.set({"n1": "connection refused", "n2": members(CALM), "n3": members(CALM)})
+    stage.look()
+    other = members(MOVED) | {"scope": "accounting"}
+    stage.answers.set({name: other for name in ("n1", "n2", "n3")})
+    stage.look(3)
+    assert stage.primary == "n1"
+    assert "is an API of cluster 'accounting', not of 'lab'" in str(stage.discovery.failure)
+
+
+def test_a_cluster_without_members_does_not_replace_what_is_known() -> None:
+    stage = Stage()
+    stage.everywhere(CALM)
+    stage.look()
+    stage.everywhere("")
+    stage.look()
+    assert stage.primary == "n1"
+
+
+def test_a_new_member_serves_and_a_removed_one_does_not() -> None:
+    stage = Stage()
+    stage.everywhere("n1:leader/running/tl1 n2:replica/streaming/tl1")
+    first = stage.look()
+    assert route_of(stage.discovery).replicas == {"n2"}
+    stage.everywhere("n1:leader/running/tl1 n3:replica/streaming/tl1")
+    second = stage.look()
+    assert route_of(stage.discovery).replicas == {"n3"}
+    assert second.generation == first.generation + 1
+
+
+def test_members_outside_the_allowed_hosts_are_never_connected_to() -> None:
+    stage = Stage(allowed_hosts="n2,n3")
+    stage.everywhere(CALM)
+    stage.look()
+    assert stage.primary is None
+    stage.everywhere(MOVED)
+    stage.look()
+    assert stage.primary == "n2"
+
+
+def test_subscribers_hear_of_moves_only() -> None:
+    stage = Stage()
+    heard: list[int] = []
+    unsubscribe = stage.discovery.subscribe(lambda snapshot: heard.append(snapshot.generation))
+    stage.everywhere(CALM)
+    stage.look(5)
+    stage.everywhere(MOVED)
+    stage.look(5)
+    assert heard == [1, 2]
+    unsubscribe()
+    stage.everywhere(CALM.replace("tl1", "tl3"))
+    stage.look()
+    assert heard == [1, 2]
+
+
+def test_a_failing_subscriber_does_not_end_the_looking(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+
+    def fail(_: Snapshot) -> None:
+        raise ZeroDivisionError
+
+    stage.discovery.subscribe(fail)
+    stage.everywhere(CALM)
+    stage.look()
+    assert stage.primary == "n1"
+    assert "a subscriber failed" in caplog.text
+
+
+def test_the_cadence_is_calm_with_a_leader_and_alarmed_without() -> None:
+    stage = Stage(refresh=2)
+    stage.everywhere(CALM)
+    assert 1.8 <= stage.discovery.look() <= 2.2
+    stage.everywhere("n1:replica/stopped/tlNone n2:replica/running/tl1")
+    assert stage.discovery.look() == pytest.approx(0.1)
