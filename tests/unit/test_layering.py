@@ -86,9 +86,8 @@ def offenders(package: str, forbidden: set[str]) -> dict[str, set[str]]:
 
 
 def test_the_core_knows_no_framework() -> None:
-    assert not offenders(
-        "patroni_db", {*FRAMEWORKS, "django_backend", "sqlalchemy_dialect", "example_project", "tests"}
-    )
+    ours = {"django_backend", "sqlalchemy_dialect", "example_project", "tests"}
+    assert not offenders("patroni_db", {"django", "sqlalchemy"} | ours)
 
 
 def test_django_backend_does_not_know_the_dialect() -> None:
