@@ -200,7 +200,7 @@ def show_status(context: click.Context, *, name: str, as_json: bool) -> None:
             role = "leader" if node.name == leader else ""
             address = f"{node.host}:{node.port}"
             table.add_row(node.name, role, _paint(state.patroni), _paint(state.postgres), address, node.api_url)
-        table.add_row("etcd", "", _paint(etcd), "", running.etcd_url, "")
+        table.add_row("etcd", "", _paint(etcd), "", running.etcd_url.removeprefix("http://"), "")
         Console().print(table)
     context.exit(0 if healthy else _UNWELL)
 
