@@ -159,15 +159,16 @@ def still_right(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool
 
 
 def why_unusable(
-    driver: Driver, connection: object, stamp: Stamp, config: PatroniConfig, snapshot: Snapshot
+    driver: Driver, connection: object, stamp: Stamp, config: PatroniConfig, snapshot: Snapshot | None
 ) -> str | None:
     """Return why `connection` must not be handed out again, in a few words for the log; None when it may.
 
-    :param snapshot: the current view; a stamp of the same generation is right without another look
+    :param snapshot: the current view; a stamp of the same generation is right without another look. None while
+        no API has ever answered (a connection to a fallback host): then only the other two checks are made
     """
     if driver.is_closed(connection):
         return "it is closed"
-    if stamp.generation != snapshot.generation and not still_right(stamp, config, snapshot):
+    if snapshot is not None and stamp.generation != snapshot.generation and not still_right(stamp, config, snapshot):
         return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
     fileno = driver.fileno(connection)
     if fileno is not None and has_left_bytes(fileno):
