@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MODE",
         nargs="?",
         const="true",
-        help="synchronous replication of that cluster: true, false or quorum (default: ini patroni_synchronous, or false)",
+        help="its synchronous replication: true, false or quorum (default: ini patroni_synchronous, or false)",
     )
     parser.addini("patroni_nodes", "nodes of the cluster behind the patroni_cluster fixture", default="3")
     parser.addini("patroni_synchronous", "its synchronous replication: true, false or quorum", default="false")

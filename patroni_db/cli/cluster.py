@@ -1,16 +1,14 @@
 """``patroni-db cluster``: a real Patroni cluster on this machine, and the faults to try on it.
 
-Exit codes: 0 done; 1 it failed, or no such cluster runs; 2 wrong usage; 3 (``status`` only) the cluster runs
-but something in it does not.
+Errors are the library's own; the command's root turns them into messages and exit codes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import click
@@ -21,11 +19,23 @@ from rich.table import Table
 from patroni_db.cluster import LocalCluster, ProcessState
 from patroni_db.cluster.keeper import keep, keep_in_background
 from patroni_db.cluster.registry import DEFAULT_NAME, withdraw
-from patroni_db.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ["cluster"]
 
-_UNWELL = 3
+# Of ``status`` alone; the other codes are those of every command.
+_UNWELL = 4
+
+_EPILOG = """\b
+Exit codes:
+  0    done
+  1    it failed, or no such cluster runs
+  2    wrong usage, or a wrong setting
+  4    (status) the cluster runs, but something in it does not
+  130  interrupted
+"""
 
 _name_option = click.option(
     "--name", default=DEFAULT_NAME, show_default=True, metavar="NAME", help="Which cluster, when several run."
@@ -33,26 +43,12 @@ _name_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-class _Failure(click.ClickException):
-    """An error of the cluster, said without a traceback; exit code 1."""
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"patroni-db: {self.message}", err=True, file=file)
-
-
-def _attach(name: str) -> LocalCluster:
-    try:
-        return LocalCluster.attach(name)
-    except ClusterError as error:
-        raise _Failure(str(error)) from error
-
-
 def _print_json(value: Mapping[str, Any]) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
 def describe(running: LocalCluster, name: str) -> dict[str, Any]:
-    """Return what a program needs in order to use the cluster. The passwords are the cluster's own, of no use elsewhere.
+    """Return what a program needs in order to use the cluster, its passwords too: they open nothing else.
 
     :param running: the cluster
     :param name: the name it is known by
@@ -100,12 +96,9 @@ def _print_description(description: Mapping[str, Any]) -> None:
         click.echo(f"{click.style(f'{label:<11}', bold=True)} {value}")
 
 
-@click.group()
+@click.group(epilog=_EPILOG)
 def cluster() -> None:
-    """A real Patroni cluster on this machine: etcd, Patroni, PostgreSQL.
-
-    Exit codes: 0 done; 1 failed, or no such cluster runs; 2 wrong usage; 3 (status only) something is down.
-    """
+    """Run a real Patroni cluster on this machine: etcd, Patroni, PostgreSQL."""
 
 
 @cluster.command()
@@ -162,15 +155,12 @@ def up(  # noqa: PLR0913 - one parameter for each option
             if not detach:
                 messages.print("[dim]Ctrl-C ends it.[/dim]")
 
-    try:
-        with status:
-            if detach:
-                keep_in_background(name, options, progress)
-                ready()
-            else:
-                keep(name, options, progress, ready)
-    except (ClusterError, ConfigError) as error:
-        raise _Failure(str(error)) from error
+    with status:
+        if detach:
+            keep_in_background(name, options, progress)
+            ready()
+        else:
+            keep(name, options, progress, ready)
 
 
 @cluster.command("status")
@@ -178,13 +168,10 @@ def up(  # noqa: PLR0913 - one parameter for each option
 @_json_option
 @click.pass_context
 def show_status(context: click.Context, *, name: str, as_json: bool) -> None:
-    """Tell how the cluster's processes are; exit code 3 when one is not running, or there is no leader."""
-    running = _attach(name)
-    try:
-        leader, etcd, nodes = running.leader, running.etcd_state(), running.status()
-        description = describe(running, name)
-    except ClusterError as error:
-        raise _Failure(str(error)) from error
+    """Tell how the cluster's processes are; exit code 4 when one is not running, or there is no leader."""
+    running = LocalCluster.attach(name)
+    leader, etcd, nodes = running.leader, running.etcd_state(), running.status()
+    description = describe(running, name)
     healthy = leader is not None and all(
         state is ProcessState.RUNNING for state in (etcd, *(s for node in nodes for s in (node.patroni, node.postgres)))
     )
@@ -215,14 +202,11 @@ def _paint(state: ProcessState) -> str:
 @_json_option
 def down(*, name: str, as_json: bool) -> None:
     """End a cluster and remove its files."""
-    running = _attach(name)
+    running = LocalCluster.attach(name)
     control = running.control
-    try:
-        running.stop()
-        # Its keeper does that too, but perhaps a moment after we are done.
-        withdraw(name, control)
-    except ClusterError as error:
-        raise _Failure(str(error)) from error
+    running.stop()
+    # Its keeper does that too, but perhaps a moment after we are done.
+    withdraw(name, control)
     if as_json:
         _print_json({"name": name, "running": False})
 
@@ -236,12 +220,9 @@ def fault() -> None:
 
 
 def _report(name: str, as_json: bool, kind: str, make: Callable[[LocalCluster], str | None]) -> None:  # noqa: FBT001
-    running = _attach(name)
-    try:
-        node = make(running)
-        leader = running.leader
-    except ClusterError as error:
-        raise _Failure(str(error)) from error
+    running = LocalCluster.attach(name)
+    node = make(running)
+    leader = running.leader
     if as_json:
         _print_json({"fault": kind, "node": node, "leader": leader})
     else:

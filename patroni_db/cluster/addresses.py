@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from patroni_db.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Layout", "claim", "layouts"]
 

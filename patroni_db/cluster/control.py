@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patroni_db.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["call", "read_line"]
 

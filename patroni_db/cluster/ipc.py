@@ -7,8 +7,12 @@ is killed cannot remove it, and it would stay until the machine restarts.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Set
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
 __all__ = ["remove_segments", "segments_of"]
 
@@ -16,7 +20,7 @@ _IPC_RMID = 0
 _TABLE = Path("/proc/sysvipc/shm")
 
 
-def segments_of(table: str, creators: Set[int]) -> tuple[int, ...]:
+def segments_of(table: str, creators: AbstractSet[int]) -> tuple[int, ...]:
     """Return the ids of the unused segments that the processes `creators` made.
 
     :param table: text of Linux' ``/proc/sysvipc/shm``
@@ -41,7 +45,7 @@ def _from_pid_files(data_dirs: Iterable[Path]) -> set[int]:
     return found
 
 
-def remove_segments(creators: Set[int], data_dirs: Iterable[Path]) -> None:
+def remove_segments(creators: AbstractSet[int], data_dirs: Iterable[Path]) -> None:
     """Remove the segments of postmasters that are gone.
 
     :param creators: process ids of all the processes that have ended

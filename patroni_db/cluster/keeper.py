@@ -12,13 +12,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patroni_db.cluster import registry
 from patroni_db.cluster.local import LocalCluster, import_path
 from patroni_db.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
 __all__ = ["keep", "keep_in_background"]
 
@@ -29,7 +31,7 @@ _BOOT = (
 
 
 class _Ended(BaseException):
-    """This process was told to end by a signal."""
+    """A signal told this process to end."""
 
 
 @contextlib.contextmanager
@@ -130,7 +132,7 @@ def main(descriptor: int) -> None:
     :param descriptor: number of the inherited socket to who wants the cluster; its first line is the wish
     """
     connection = socket.socket(fileno=descriptor)
-    os.set_inheritable(descriptor, False)  # noqa: FBT003 - positional only
+    os.set_inheritable(descriptor, False)
     os.chdir("/")
     with connection.makefile() as lines:
         wish = json.loads(lines.readline())

@@ -15,10 +15,9 @@ import sysconfig
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, Self, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import psycopg
 from psycopg import sql
@@ -40,6 +39,10 @@ from patroni_db.cluster.render import (
 )
 from patroni_db.cluster.settings import ClusterSettings
 from patroni_db.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
 
 __all__ = ["LocalCluster"]
 
@@ -63,17 +66,18 @@ _ETCD = "etcd"
 _T = TypeVar("_T")
 
 
-def _tail(path: Path, lines: int = _TAIL_LINES) -> str:
+def _tail(path: Path) -> str:
+    """Return the end of a log; without the frames of Python's tracebacks, which push out what went wrong."""
     try:
         text = path.read_text(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return "\n".join([line for line in text.splitlines() if line and not line.startswith("  ")][-_TAIL_LINES:])
 
 
 def import_path() -> list[str]:
     """Return where this process imports from, as absolute paths, for a child in another folder."""
-    return [str(Path(entry).resolve()) for entry in sys.path if entry] + [os.getcwd()] * ("" in sys.path)
+    return [str(Path(entry).resolve()) for entry in sys.path if entry] + [str(Path.cwd())] * ("" in sys.path)
 
 
 class _Lease:
@@ -126,7 +130,7 @@ class LocalCluster:
     :raises ConfigError: when a setting is wrong
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each wish
         self,
         nodes: int = 3,
         synchronous: bool | Literal["quorum"] = False,  # noqa: FBT001, FBT002 - reads well: LocalCluster(3, True)
@@ -368,13 +372,14 @@ class LocalCluster:
         first, *others = self.nodes
         self._progress(f"starting {first.name}: a new database")
         self._start_patroni(first, postgres)
-        self._await(
-            f"{first.name} to become the leader", lambda: self._is_primary(first), deadline, (_ETCD, first.name)
-        )
-        if others:
-            self._progress(f"{first.name} leads; starting {', '.join(node.name for node in others)} from a copy of it")
+        self._await(f"{first.name} to begin", self._is_initializing, deadline, (_ETCD, first.name))
+        # Who holds the initialize key makes the database. The others can start now: they wait for it.
         for node in others:
             self._start_patroni(node, postgres)
+        what = f"{first.name} to become the leader"
+        self._await(what, lambda: self._is_primary(first), deadline, (_ETCD, first.name))
+        if others:
+            self._progress(f"{first.name} leads; {', '.join(node.name for node in others)} copy it")
         self._create_application(first, credentials)
         names = tuple(node.name for node in self.nodes)
         self._await("every replica to stream", self._is_streaming, deadline, (_ETCD, *names))
@@ -413,7 +418,7 @@ class LocalCluster:
         while not done():
             alive = self._call("alive")
             for name in servers:
-                if alive[name]["pid"] is None:
+                if alive[name]["state"] == ProcessState.STOPPED:
                     status = alive[name]["exit_status"]
                     raise ClusterError(
                         f"{name} ended (exit status {status}) while waiting for {what}\n{self._logs((name,))}"
@@ -600,13 +605,15 @@ class LocalCluster:
         answer = rest.get_json(self._up_layout.etcd, "/health", timeout=2.0) or {}
         return str(answer.get("health")) == "true"
 
+    def _is_initializing(self) -> bool:
+        try:
+            return rest.read_key(self._up_layout.etcd, f"{NAMESPACE}{self.scope}/initialize") is not None
+        except OSError:
+            return False
+
     def _running(self) -> tuple[Node, ...]:
-        alive = self._call("status")
-        return tuple(
-            node
-            for node in self._nodes
-            if alive[node.name]["main"] == ProcessState.RUNNING and not alive[node.name]["frozen"]
-        )
+        alive = self._call("alive")
+        return tuple(node for node in self._nodes if alive[node.name]["state"] == ProcessState.RUNNING)
 
     def _is_streaming(self) -> bool:
         """Tell whether every running node is well, by its own word and in the cluster view that applications read."""
@@ -700,10 +707,10 @@ class LocalCluster:
             # Patroni refuses at once, but says yes only when it is done, seconds later: we look ourselves.
             status, text = rest.request("POST", (node.host, node.api_port), "/switchover", body, timeout=0.5)
         except TimeoutError:
-            status, text = 200, ""
+            status, text = HTTPStatus.ACCEPTED, ""
         except OSError as error:
             raise ClusterError(f"the switchover could not be asked for: {error}") from error
-        if status not in (200, 202):
+        if status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
             raise ClusterError(f"Patroni refused the switchover ({status}): {text.strip()}")
         return self.wait_for_leader(other_than=old) if wait else None
 
@@ -786,7 +793,7 @@ class LocalCluster:
             except OSError as error:
                 problems.append(f"{node.name}: {error}")
                 continue
-            if status == 200:
+            if status == HTTPStatus.OK:
                 return
             problems.append(f"{node.name}: {status} {text.strip()}")
         raise ClusterError(f"the configuration was not changed: {'; '.join(problems) or 'no node is running'}")

@@ -10,9 +10,12 @@ import ctypes
 import os
 import pwd
 import sys
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from patroni_db.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["become_ordinary_user"]
 
@@ -70,7 +73,7 @@ def _unreachable(user: pwd.struct_passwd, paths: Iterable[str]) -> list[str]:
         finally:
             os._exit(code)
     os.close(writing)
-    with open(reading, "rb") as answer:
+    with os.fdopen(reading, "rb") as answer:
         text = answer.read().decode()
     _, status = os.waitpid(child, 0)
     if status:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-__all__ = ["descendants", "freeze", "is_frozen", "kill", "postmaster", "thaw", "tree"]
+__all__ = ["Census", "census", "descendants", "freeze", "is_frozen", "kill", "postmaster", "thaw"]
 
 _Look = Callable[[], list[psutil.Process]]
 
@@ -44,34 +45,49 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
         return False
 
 
-def tree(root: Path, folder: Path, main: int | None) -> list[psutil.Process]:
-    """Return the live processes of one server.
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The cluster's live processes at one moment.
+
+    :param processes: all of them
+    :param parents: process id of each one's parent
+    :param folders: working directory of each one, where it could be seen
+    """
+
+    processes: tuple[psutil.Process, ...]
+    parents: Mapping[int, int]
+    folders: Mapping[int, Path]
+
+    def of(self, folder: Path, main: int | None) -> list[psutil.Process]:
+        """Return the processes of one server.
+
+        :param folder: the server's folder
+        :param main: process id of the program that was started
+        """
+        chosen = {pid for pid, cwd in self.folders.items() if cwd.is_relative_to(folder)}
+        if main is not None:
+            chosen.add(main)
+        while below := {pid for pid, parent in self.parents.items() if parent in chosen} - chosen:
+            chosen |= below
+        return [process for process in self.processes if process.pid in chosen]
+
+
+def census(root: Path) -> Census:
+    """Look at every live process of the cluster.
 
     :param root: the cluster's folder
-    :param folder: the server's folder
-    :param main: process id of the program that was started
     """
-    candidates = descendants(root)
+    live: list[psutil.Process] = []
     parents: dict[int, int] = {}
-    chosen: set[int] = set()
-    for process in candidates:
-        with contextlib.suppress(psutil.Error):
+    folders: dict[int, Path] = {}
+    for process in descendants(root):
+        with contextlib.suppress(psutil.Error, OSError), process.oneshot():
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            live.append(process)
             parents[process.pid] = process.ppid()
-            if process.pid == main or _works_in(process, folder):
-                chosen.add(process.pid)
-    grew = True
-    while grew:
-        below = {pid for pid, parent in parents.items() if parent in chosen} - chosen
-        chosen |= below
-        grew = bool(below)
-    return [process for process in candidates if process.pid in chosen and _alive(process)]
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
+            folders[process.pid] = Path(process.cwd())
+    return Census(tuple(live), parents, folders)
 
 
 def is_frozen(process: psutil.Process) -> bool:

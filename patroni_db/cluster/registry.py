@@ -13,10 +13,13 @@ import re
 import socket
 import stat
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patroni_db.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["DEFAULT_NAME", "control_of", "folder", "publish", "require_free", "withdraw"]
 

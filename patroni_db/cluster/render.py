@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from patroni_db.cluster.addresses import Layout
-from patroni_db.cluster.binaries import EtcdBinary, PostgresBinaries
 from patroni_db.cluster.nodes import Node
-from patroni_db.cluster.settings import ClusterSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from patroni_db.cluster.addresses import Layout
+    from patroni_db.cluster.binaries import EtcdBinary, PostgresBinaries
+    from patroni_db.cluster.settings import ClusterSettings
 
 __all__ = ["NAMESPACE", "Credentials", "dynamic_config", "environment", "etcd_command", "nodes_of", "patroni_config"]
 
@@ -130,7 +133,7 @@ def patroni_config(
                 "host all all 127.0.0.0/8 scram-sha-256",
                 "host replication replicator 127.0.0.0/8 scram-sha-256",
             ],
-            "basebackup": [{"checkpoint": "fast"}, "no-sync"],
+            "basebackup": [{"checkpoint": "fast"}, "no-sync", "no-manifest", "no-verify-checksums"],
             "parameters": {
                 "unix_socket_directories": str(node.socket_dir),
                 "logging_collector": "on",

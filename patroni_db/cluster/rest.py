@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patroni_db.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["delete_key", "read_key", "request"]
 
@@ -67,7 +69,8 @@ def read_key(endpoint: tuple[str, int], name: str) -> str | None:
     :raises ClusterError: when its answer is an error
     """
     rows = _etcd(endpoint, "/v3/kv/range", _key(name)).get("kvs", [])
-    return base64.b64decode(rows[0]["value"]).decode() if rows else None
+    # The gateway leaves out what is empty.
+    return base64.b64decode(rows[0].get("value", "")).decode() if rows else None
 
 
 def delete_key(endpoint: tuple[str, int], name: str) -> bool:

@@ -25,10 +25,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -38,6 +37,9 @@ from patroni_db.cluster.control import read_line
 from patroni_db.cluster.nodes import ProcessState
 from patroni_db.cluster.privileges import become_ordinary_user
 from patroni_db.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["main"]
 
@@ -262,18 +264,20 @@ class Supervisor:
         return {"pid": service.pid}
 
     def do_alive(self) -> dict[str, Any]:
-        """Tell which servers' programs run, and how the others ended."""
+        """Tell how the program of each server is, and how those ended that do not run. Cheap."""
         self._bury()
         return {
-            name: {"pid": service.pid, "exit_status": service.exit_status} for name, service in self._services.items()
+            name: {"state": _state_of(service.pid), "exit_status": service.exit_status}
+            for name, service in self._services.items()
         }
 
     def do_status(self) -> dict[str, Any]:
         """Tell how the processes of every server are."""
         self._bury()
+        census = processes.census(self.root)
         answer = {}
         for name, service in self._services.items():
-            found = self._tree(service)
+            found = census.of(service.folder, service.pid)
             main = next((process for process in found if process.pid == service.pid), None)
             answer[name] = {
                 "main": _state(main),
@@ -328,7 +332,7 @@ class Supervisor:
             raise ClusterError(f"there is no server {name!r}") from None
 
     def _tree(self, service: _Service) -> list[psutil.Process]:
-        return processes.tree(self.root, service.folder, service.pid)
+        return processes.census(self.root).of(service.folder, service.pid)
 
     def _part(self, service: _Service, *, main_only: bool) -> list[psutil.Process]:
         found = self._tree(service)
@@ -413,6 +417,13 @@ def _state(process: psutil.Process | None) -> str:
     if process is None:
         return ProcessState.STOPPED
     return ProcessState.FROZEN if processes.is_frozen(process) else ProcessState.RUNNING
+
+
+def _state_of(pid: int | None) -> str:
+    try:
+        return _state(None if pid is None else psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return ProcessState.STOPPED
 
 
 def main(descriptor: int) -> None:
