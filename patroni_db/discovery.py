@@ -122,7 +122,7 @@ class Discovery:
         self._turn = 0
         self._failing: set[str] = set()
         # Lifetime by health: a view without a leader is stale almost at once, a healthy one after some calm looks.
-        self._fresh: TLRUCache[str, Snapshot] = TLRUCache(1, ttu=self._expiry, timer=self.clock)
+        self._fresh: TLRUCache[str, Snapshot] = TLRUCache(1, ttu=_expiry(self.config.refresh), timer=self.clock)
         self._resting: TTLCache[Hashable, bool] = TTLCache(1024, _QUARANTINE, timer=self.clock)
         self._subscribers: tuple[Callable[[Snapshot], None], ...] = ()
         self.looked = Signal()
@@ -414,10 +414,6 @@ class Discovery:
         with self._lock:
             return self._fresh.get("snapshot")
 
-    def _expiry(self, _key: str, snapshot: Snapshot, now: float) -> float:
-        healthy = snapshot.topology.leader is not None
-        return now + (self.config.refresh * _CALM_LOOKS if healthy else _ALARM_PAUSE)
-
     def _pause(self) -> float:
         snapshot = self._snapshot
         alarmed = self.clock() < self._alarm_ends or self.gate.is_sought
@@ -431,6 +427,15 @@ class Discovery:
 
     def _no_answer_yet(self) -> DiscoveryError:
         return DiscoveryError(self.config.urls[0], "no answer yet", transient=True)
+
+
+def _expiry(refresh: float) -> Callable[[str, Snapshot, float], float]:
+    """Return until when a view is fresh, by its health. No method: the cache must not keep its discovery alive."""
+
+    def expiry(_key: str, snapshot: Snapshot, now: float) -> float:
+        return now + (refresh * _CALM_LOOKS if snapshot.topology.leader else _ALARM_PAUSE)
+
+    return expiry
 
 
 def _log_routing(before: Topology | None, after: Topology) -> None:
