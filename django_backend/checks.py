@@ -1,0 +1,124 @@
+"""System checks of the settings. None of them connects to anything.
+
+===========  =======================================================================================
+patroni.E001 a ``patroni_*`` setting is unknown, wrong or contradicts another
+patroni.E002 ``patroni_urls`` is missing
+patroni.E003 an option of the driver names a server or a role, which is Patroni's to tell
+patroni.E004 ``OPTIONS["pool"]`` together with ``CONN_MAX_AGE``
+patroni.W001 ``HOST`` or ``PORT`` is set, and ignored
+patroni.W002 an alias that reads has no ``TEST["MIRROR"]``
+patroni.W003 ``CONN_HEALTH_CHECKS`` costs a round trip for what is checked without one
+patroni.W004 an alias reads from replicas, but no router sends reads there
+patroni.W005 ``ATOMIC_REQUESTS`` on an alias that reads
+===========  =======================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from django_backend.mixin import PatroniMixin
+from django_backend.pairing import Alias, pair
+from django_backend.router import PrimaryReplicaRouter
+from patroni_db.config import PatroniConfig
+from patroni_db.errors import ConfigError
+from patroni_db.libpq import ADDRESSING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["check_databases"]
+
+
+def check_databases(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001 - Django's signature
+    """Return what is wrong with the entries of ``DATABASES`` that have this engine."""
+    entries = {name: connections.settings[name] for name in connections if _is_ours(name)}
+    messages = [message for name, entry in entries.items() for message in check_entry(name, entry)]
+    if not any(message.id in {"patroni.E001", "patroni.E002"} for message in messages):
+        aliases = [Alias.of(name, entry) for name, entry in entries.items()]
+        messages += check_aliases(aliases, _routers())
+    return messages
+
+
+def check_entry(name: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    """Check one entry by itself.
+
+    :param name: its alias
+    :param entry: its settings
+    """
+    where = f"DATABASES[{name!r}]"
+    options = entry.get("OPTIONS") or {}
+    try:
+        config = PatroniConfig.from_options(options)
+    except ConfigError as exc:
+        missing = exc.setting == "patroni_urls" and not options.get("patroni_urls")
+        yield Error(f"{where}['OPTIONS']: {exc}", id="patroni.E002" if missing else "patroni.E001")
+    else:
+        if not config.target.writes and entry.get("ATOMIC_REQUESTS"):
+            yield Warning(
+                f"{where} reads from replicas and has ATOMIC_REQUESTS: every view holds a transaction on it.",
+                hint="Set ATOMIC_REQUESTS on the alias that writes alone.",
+                id="patroni.W005",
+            )
+    for option in sorted(ADDRESSING & options.keys()):
+        yield Error(
+            f"{where}['OPTIONS'][{option!r}] contradicts discovery: Patroni tells which server to connect to.",
+            hint="Remove it. patroni_target says what the alias is for, patroni_port which port to use.",
+            id="patroni.E003",
+        )
+    if options.get("pool") and entry.get("CONN_MAX_AGE", 0) != 0:
+        yield Error(f"{where}: OPTIONS['pool'] excludes CONN_MAX_AGE.", id="patroni.E004")
+    for setting in ("HOST", "PORT"):
+        if entry.get(setting):
+            yield Warning(
+                f"{where}[{setting!r}] is ignored: Patroni tells which server to connect to.",
+                hint=f"Remove {setting}. Where members advertise addresses that are not reachable from here, set "
+                "patroni_address_map or patroni_port.",
+                id="patroni.W001",
+            )
+    if entry.get("CONN_HEALTH_CHECKS"):
+        yield Warning(
+            f"{where}['CONN_HEALTH_CHECKS'] costs a round trip in every request.",
+            hint="Remove it: connections are checked before every statement outside a transaction, without one.",
+            id="patroni.W003",
+        )
+
+
+def check_aliases(aliases: Sequence[Alias], routers: Sequence[object]) -> Iterator[CheckMessage]:
+    """Check what entries say together.
+
+    :param aliases: those whose settings are right by themselves
+    :param routers: the routers in use
+    """
+    partners = pair(aliases)
+    known = {alias.name: alias for alias in aliases}
+    for reader, primary in partners.items():
+        if known[reader].mirror is None:
+            yield Warning(
+                f"DATABASES[{reader!r}] reads what {primary!r} writes, but is not its mirror in tests.",
+                hint=f'Set "TEST": {{"MIRROR": {primary!r}}}, or use django_backend.config.databases().',
+                id="patroni.W002",
+            )
+    if partners and not any(isinstance(router, PrimaryReplicaRouter) for router in routers):
+        yield Warning(
+            f"DATABASES[{next(iter(partners))!r}] reads from replicas, but no router sends reads there.",
+            hint='Add "django_backend.router.PrimaryReplicaRouter" to DATABASE_ROUTERS.',
+            id="patroni.W004",
+        )
+
+
+def _is_ours(alias: str) -> bool:
+    try:
+        return isinstance(connections[alias], PatroniMixin)
+    except ImproperlyConfigured:
+        return False  # another engine that cannot be loaded: Django says so itself
+
+
+def _routers() -> list[object]:
+    return [import_string(r)() if isinstance(r, str) else r for r in settings.DATABASE_ROUTERS]

@@ -1,0 +1,50 @@
+"""Test databases: one for each database of a cluster, and every alias of it led to the primary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+from django_backend.options import go_to_primary
+from django_backend.pairing import Alias, cluster_of
+from patroni_db.selection import Target
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.creation import DatabaseCreation as _Base
+else:
+    _Base = object
+
+__all__ = ["PatroniCreationMixin"]
+
+
+class PatroniCreationMixin(_Base):
+    """Knows a database by its cluster and name, where Django looks at HOST and PORT, which mean nothing here."""
+
+    def test_db_signature(self) -> tuple[Any, ...]:
+        """Return what tells this alias's test database from those of others."""
+        aliases = [Alias.of(name, connections.settings[name]) for name in connections if _follows_a_cluster(name)]
+        here = Alias.of(self.connection.alias, self.connection.settings_dict)
+        return ("patroni", cluster_of(here, aliases), self._get_test_db_name())
+
+    def create_test_db(self, *args: Any, **kwargs: Any) -> str:
+        """Create the test database on the primary, whatever the alias is for."""
+        if self.connection.patroni_config.target is not Target.PRIMARY:
+            self._lead_to_primary(self.connection.settings_dict)
+        self.connection.close()
+        self.connection.close_pool()  # it leads to the database that the tests must not touch
+        return super().create_test_db(*args, **kwargs)
+
+    def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
+        """Lead this alias to the mirrored one's test database on the primary: replicas show writes late."""
+        super().set_as_test_mirror(primary_settings_dict)
+        self._lead_to_primary(primary_settings_dict)
+
+    def _lead_to_primary(self, mirrored: dict[str, Any]) -> None:
+        go_to_primary(self.connection.settings_dict, mirrored)
+        self.connection.close()
+        self.connection.close_pool()
+
+
+def _follows_a_cluster(alias: str) -> bool:
+    return hasattr(connections[alias], "patroni_config")

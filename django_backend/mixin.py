@@ -1,0 +1,374 @@
+"""What makes a backend derived from Django's PostgreSQL one follow a Patroni cluster.
+
+A backend of your own has the same engine with two lines in its ``base`` module::
+
+    class DatabaseWrapper(PatroniMixin, postgis_base.DatabaseWrapper):
+        pass
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.utils.asyncio import async_unsafe
+
+from django_backend.client import PatroniClientMixin
+from django_backend.clusters import hold
+from django_backend.creation import PatroniCreationMixin
+from django_backend.options import check_driver_options, current_config, driver_params
+from patroni_db.acquisition import acquire
+from patroni_db.connections import driver_of, why_unusable
+from patroni_db.discovery import Discovery, discovery_for
+from patroni_db.errors import DiscoveryError, NoServerError
+from patroni_db.faults import Fault, classify
+from patroni_db.libpq import attempt_params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.backends.postgresql.base import DatabaseWrapper as _Base
+
+    from django_backend.pool import PatroniPool
+    from patroni_db.acquisition import Attempt
+    from patroni_db.config import PatroniConfig
+    from patroni_db.connections import Driver, Stamp
+else:
+    _Base = object
+
+__all__ = ["PatroniMixin"]
+
+logger = logging.getLogger("patroni_db.django")
+
+# libpq's PQTRANS_IDLE.
+_IDLE: Final = 0
+# A server that goes while the session is being set up: nothing of the user's has run yet.
+_CONNECTS: Final = 3
+# How often a read that lost its server is sent to another one. A statement that crashes the server it runs
+# on must not go round until none is left.
+_READS_SENT_AGAIN: Final = 2
+
+
+class PatroniMixin(_Base):
+    """A PostgreSQL wrapper whose connections lead where ``patroni_target`` says, through every failover."""
+
+    # By alias, for the process, as in Django's backend; not shared with it.
+    _connection_pools: ClassVar[dict[str, PatroniPool]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Add what we need to the creation and client classes of whatever backend we are mixed into."""
+        super().__init_subclass__(**kwargs)
+        cls.creation_class = _mixed(PatroniCreationMixin, cls.creation_class)
+        cls.client_class = _mixed(PatroniClientMixin, cls.client_class)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._config: PatroniConfig | None = None
+        self._discovery: Discovery | None = None
+        self._stamp: Stamp | None = None
+        self._driver: Driver | None = None
+        super().__init__(*args, **kwargs)
+        # The first one is the outermost: wrappers of the user's run again with the statement.
+        self.execute_wrappers.append(self._execute_through_faults)
+        _wrappers.add(self)
+
+    # -- Settings --------------------------------------------------------------------------------------------
+
+    @property
+    def patroni_config(self) -> PatroniConfig:
+        """The ``patroni_*`` settings in force.
+
+        :raises ImproperlyConfigured: naming a wrong one
+        """
+        return current_config(self.alias, self.settings_dict)
+
+    @property
+    def discovery(self) -> Discovery:
+        """The view of the cluster that all users of it in this process share.
+
+        :raises ImproperlyConfigured: naming a wrong setting
+        """
+        return discovery_for(self.patroni_config)
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """The server that the open connection leads to; None without a connection."""
+        return None if self.connection is None else self._stamp
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return the driver's parameters, without a server.
+
+        :raises ImproperlyConfigured: naming a wrong setting
+        """
+        config = self.patroni_config  # a wrong setting is told before anything else
+        check_driver_options(self.alias, self.settings_dict)
+        params = driver_params(super().get_connection_params())
+        self._config = config
+        # The alias of a moment's work on no particular database.
+        self._discovery = discovery_for(config) if self.alias == NO_DB_ALIAS else hold(self.alias, config)
+        return params
+
+    # -- Getting a connection --------------------------------------------------------------------------------
+
+    @async_unsafe
+    def connect(self) -> None:
+        """Connect, and again when the server goes while the session is being set up."""
+        for left in reversed(range(_CONNECTS)):
+            try:
+                return super().connect()
+            except (Error, self.Database.Error) as exc:
+                if self.connection is None or self._report(exc) is not Fault.UNAVAILABLE or not left:
+                    raise
+                logger.info("connection of %r lost while it was set up: %s", self.alias, exc)
+                self._discard()
+        return None
+
+    @async_unsafe
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Return a driver's connection to a server that proved the target's role.
+
+        Waits for one as long as ``patroni_failover_timeout`` says.
+        """
+        if self.pool:
+            connection = super().get_new_connection(conn_params)
+            self._stamp, self._driver = connection.stamp, driver_of(connection)
+            return connection
+        new_connection: Callable[[dict[str, Any]], Any] = super().get_new_connection
+
+        def connect(attempt: Attempt) -> Any:
+            return new_connection(attempt_params(conn_params, attempt))
+
+        assert self._discovery is not None and self._config is not None  # noqa: S101, PT018 - by get_connection_params
+        try:
+            connection, self._stamp = acquire(self._discovery, self._config, connect)
+        except (NoServerError, DiscoveryError) as exc:
+            raise self.Database.OperationalError(str(exc)) from exc
+        self._driver = driver_of(connection)
+        return connection
+
+    @property
+    def pool(self) -> PatroniPool | None:
+        """The pool of this alias, made when it is first asked for; None without ``OPTIONS["pool"]``.
+
+        :raises ImproperlyConfigured: its settings contradict others, or psycopg_pool is not installed
+        """
+        options = self.settings_dict["OPTIONS"].get("pool")
+        if self.alias == NO_DB_ALIAS or not options:
+            return None
+        pool = self._connection_pools.get(self.alias)
+        if pool is None:
+            # Several threads may make one; it is not open yet, and the first one stays.
+            pool = self._connection_pools.setdefault(self.alias, self._make_pool({} if options is True else options))
+        return pool
+
+    def _make_pool(self, options: dict[str, Any]) -> PatroniPool:
+        if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
+            raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
+        try:
+            from django_backend.pool import PatroniPool, Source  # noqa: PLC0415 - psycopg_pool is optional
+        except ImportError as exc:
+            raise ImproperlyConfigured("Error loading psycopg_pool module.\nDid you install psycopg[pool]?") from exc
+        params = {**self.get_connection_params(), "autocommit": True}
+        assert self._discovery is not None and self._config is not None  # noqa: S101, PT018 - by get_connection_params
+        source = Source(self._discovery, self._config)
+        try:
+            return PatroniPool(source, params, configure=self._configure_connection, **options)
+        except TypeError as exc:
+            raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {exc}") from exc
+
+    def close_pool(self) -> None:
+        """Close the alias's pool, if there is one; the next connection makes a new one, of the settings then."""
+        pool = self._connection_pools.pop(self.alias, None)
+        if pool is not None:
+            pool.close()
+
+    # -- Keeping one -----------------------------------------------------------------------------------------
+
+    def close_if_health_check_failed(self) -> None:
+        """Close a connection that must not be used any more: called before every statement and transaction.
+
+        None of our checks is a round trip. Django's own, if asked for, comes after them.
+        """
+        if self.connection is not None:
+            self._close_if_unusable()
+        super().close_if_health_check_failed()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Close a connection that must not live into the next request."""
+        if self.connection is not None:
+            self._close_if_unusable()
+        super().close_if_unusable_or_obsolete()
+
+    def _close_if_unusable(self) -> None:
+        """Close the connection if one of the three checks fails and nothing can be lost with it."""
+        if self.in_atomic_block:
+            return
+        stamp, driver, config, discovery = self._stamp, self._driver, self._config, self._discovery
+        if stamp is None or driver is None or config is None or discovery is None:
+            return
+        if self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+            return  # in the middle of something; a new connection would not be
+        connection, snapshot = self.connection, discovery.snapshot
+        why = why_unusable(driver, connection, stamp, config, snapshot)
+        if why is None:
+            if snapshot is not None and stamp.generation != snapshot.generation:
+                self._stamp = stamp.renewed(snapshot.generation)
+            return
+        # Without autocommit a closed connection may have been in a transaction: then it is for the next
+        # statement to tell. So it is when the user wrote BEGIN.
+        if not self.autocommit if connection.closed else connection.pgconn.transaction_status != _IDLE:
+            return
+        logger.info("connection of %r to %s is replaced: %s", self.alias, stamp.member or stamp.address, why)
+        self._discard()
+
+    def _discard(self) -> None:
+        """Close the driver's connection itself, so that no pool can hand it out again, and then the wrapper's."""
+        with contextlib.suppress(self.Database.Error):
+            self.connection.close()
+        with contextlib.suppress(Error):
+            self.close()
+
+    # -- Losing one ------------------------------------------------------------------------------------------
+
+    def _execute_through_faults(
+        self,
+        execute: Callable[..., Any],
+        sql: Any,
+        params: Any,
+        many: bool,
+        context: dict[str, Any],
+    ) -> Any:
+        """Execute a statement; where it provably did not run, or only read, once more on another server.
+
+        One of Django's execute wrappers. Whatever cannot be repeated without a doubt is reported, unchanged.
+        """
+        deadline: float | None = None
+        reads = 0
+        while True:
+            alone = self._is_alone()
+            try:
+                return execute(sql, params, many, context)
+            except Error as exc:
+                fault = self._report(exc)
+                if not alone or fault not in _OF_THE_SERVER or self.connection is None:
+                    raise
+                # executemany is several statements: the first ones may have run.
+                again = not many and self._may_run_again(fault)
+                reads += fault is Fault.UNAVAILABLE
+                now = self._discovery.clock() if self._discovery else 0.0
+                if deadline is None and self._config:
+                    deadline = now + self._config.failover_timeout
+                if reads > _READS_SENT_AGAIN or deadline is None or now >= deadline:
+                    again = False
+                if again or fault is Fault.UNAVAILABLE:
+                    self._discard()
+                if not again:
+                    raise
+                logger.info("statement of %r runs again on another server: %s", self.alias, exc)
+            self._renew(context["cursor"])
+
+    def _is_alone(self) -> bool:
+        """Return whether the next statement is outside any transaction, also one the user wrote by hand."""
+        return (
+            not self.in_atomic_block
+            and self.autocommit
+            and self.connection is not None
+            and self.connection.pgconn.transaction_status == _IDLE
+        )
+
+    def _may_run_again(self, fault: Fault) -> bool:
+        """Return whether the failed statement, outside a transaction, is known not to have changed anything."""
+        standby = self._stands_by()
+        if fault is Fault.NOT_WRITABLE:
+            # On a primary it is the application's own READ ONLY that refused: it would again, for ever.
+            if standby is None:
+                standby = self._asked_whether_it_stands_by()
+            return standby and self._config is not None and self._config.target.writes
+        return standby is True
+
+    def _stands_by(self) -> bool | None:
+        """Return whether the session is, or was when it broke, on a standby; None when the server never said so."""
+        reported = self._driver.parameter(self.connection, "in_hot_standby") if self._driver else None
+        return None if reported is None else reported == "on"
+
+    def _asked_whether_it_stands_by(self) -> bool:
+        """Ask by a statement: before PostgreSQL 14, and behind poolers that report nothing."""
+        try:
+            with self.connection.cursor() as cursor:
+                (standby,) = cursor.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
+        except self.Database.Error:
+            return False
+        return bool(standby)
+
+    def _renew(self, cursor: Any) -> None:
+        """Give Django's cursor a driver's cursor of a new connection."""
+        name = getattr(cursor.cursor, "name", None)
+        self.ensure_connection()
+        with self.wrap_database_errors:
+            cursor.cursor = self.create_cursor(name)
+
+    def _report(self, exc: BaseException) -> Fault:
+        """Classify an error of the open connection and, if it tells of the server, let discovery know."""
+        if self.connection is None or self._stamp is None or self._discovery is None:
+            return Fault.OTHER
+        fault = classify(exc, closed=self.connection.closed)
+        lost = fault is Fault.UNAVAILABLE
+        if lost or (fault is Fault.NOT_WRITABLE and self._config and self._config.target.writes and self._stands_by()):
+            self._discovery.invalidate(self._stamp.member, self._stamp.address)
+        return fault
+
+    def _commit(self) -> None:
+        try:
+            super()._commit()
+        except Error as exc:
+            self._report(exc)
+            raise
+
+    def _rollback(self) -> None:
+        try:
+            super()._rollback()
+        except Error as exc:
+            self._report(exc)
+            raise
+
+    # -- Forking ---------------------------------------------------------------------------------------------
+
+    def _forget_inherited(self) -> None:
+        """Let go of the parent's connection without a word to its server."""
+        if self.connection is None:
+            return
+        _inherited.append(self.connection)
+        self.connection = None
+        self._stamp = None
+        if self.in_atomic_block:
+            # The transaction is the parent's: what close() does in the middle of one.
+            self.closed_in_transaction = True
+            self.needs_rollback = True
+
+
+_OF_THE_SERVER: Final = frozenset({Fault.UNAVAILABLE, Fault.NOT_WRITABLE})
+
+
+def _mixed(mixin: type[Any], base: type[Any]) -> type[Any]:
+    return base if issubclass(base, mixin) else type(base.__name__, (mixin, base), {"__module__": mixin.__module__})
+
+
+_wrappers: weakref.WeakSet[PatroniMixin] = weakref.WeakSet()
+# Connections and pools of the parent, kept so that nothing collects them: closing would end the parent's
+# sessions, or wait for threads that do not exist here.
+_inherited: Final[list[Any]] = []
+
+
+def _after_fork_in_child() -> None:
+    for wrapper in list(_wrappers):
+        wrapper._forget_inherited()  # noqa: SLF001 - the same concept
+    _inherited.extend(PatroniMixin._connection_pools.values())  # noqa: SLF001
+    PatroniMixin._connection_pools.clear()  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

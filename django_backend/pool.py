@@ -1,0 +1,117 @@
+"""``OPTIONS["pool"]``: psycopg's pool, whose connections are acquired, and checked before they are handed out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from patroni_db.acquisition import Attempt, acquire
+from patroni_db.connections import Stamp, driver_of, why_unusable
+from patroni_db.libpq import attempt_params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patroni_db.config import PatroniConfig
+    from patroni_db.discovery import Discovery
+
+__all__ = ["PatroniPool", "PooledConnection", "Source"]
+
+logger = logging.getLogger("patroni_db.django")
+
+# The pool's threads look for a server for failover_timeout, and then know why there is none. Who waits for
+# them waits a little longer, to be told.
+_GRACE: Final = 1.0
+
+
+class Source:
+    """Where a pool's connections come from.
+
+    :param discovery: the view of the cluster
+    :param config: whom to connect to
+    """
+
+    def __init__(self, discovery: Discovery, config: PatroniConfig) -> None:
+        self.discovery = discovery
+        self.config = config
+        self.failure: Exception | None = None
+
+    def acquire(self, connect: Callable[[Attempt], PooledConnection]) -> PooledConnection:
+        """Return a stamped connection made with `connect`; remember why when there is none."""
+        try:
+            connection, connection.stamp = acquire(self.discovery, self.config, connect)
+        except Exception as exc:
+            self.failure = exc
+            raise
+        self.failure = None
+        return connection
+
+
+class PooledConnection(psycopg.Connection[Any]):
+    """A connection that knows where it leads."""
+
+    stamp: Stamp
+
+    @classmethod
+    def connect(cls, conninfo: str = "", *, source: Source, **kwargs: Any) -> Self:  # type: ignore[override]  # one more
+        """Return a connection to a server that `source` finds."""
+        make = super().connect
+
+        def connect(attempt: Attempt) -> Self:
+            return make(conninfo, **attempt_params(kwargs, attempt))
+
+        return source.acquire(connect)  # type: ignore[return-value,arg-type]  # what `connect` makes
+
+    def why_unusable(self, source: Source) -> str | None:
+        """Return why this connection must not be handed out again; None when it may. No round trip."""
+        snapshot = source.discovery.snapshot
+        why = why_unusable(driver_of(self), self, self.stamp, source.config, snapshot)
+        if why is None and snapshot is not None and self.stamp.generation != snapshot.generation:
+            self.stamp = self.stamp.renewed(snapshot.generation)
+        return why
+
+
+class PatroniPool(ConnectionPool[PooledConnection]):
+    """A pool of connections from one source.
+
+    The checks are made here, not in psycopg's `check` callback: after a failed check psycopg waits, from the
+    second one on for seconds, but all connections to a former primary fail it at once. Each is replaced
+    immediately instead, as getting a new one already waits for a server.
+
+    :param source: where connections come from
+    :param params: the driver's parameters, without a server
+    :param options: ``OPTIONS["pool"]`` and what Django adds; `timeout` is by default the source's
+        ``patroni_failover_timeout`` and a second
+    """
+
+    def __init__(self, source: Source, params: dict[str, Any], **options: Any) -> None:
+        self._source = source
+        options.setdefault("timeout", source.config.failover_timeout + _GRACE)
+        kwargs = {**params, "source": source}
+        super().__init__(connection_class=PooledConnection, kwargs=kwargs, open=False, **options)
+
+    def getconn(self, timeout: float | None = None) -> PooledConnection:
+        """Return a connection that passed the three checks.
+
+        :param timeout: seconds; by default the pool's
+        :raises PoolTimeout: there was none in time; its cause tells why the last attempt to connect failed
+        """
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            try:
+                connection = super().getconn(deadline - time.monotonic())
+            except PoolTimeout as exc:
+                failure = self._source.failure
+                if failure is None:
+                    raise
+                raise PoolTimeout(f"{exc}: {failure}") from failure
+            why = connection.why_unusable(self._source)
+            if why is None:
+                return connection
+            logger.info("pooled connection to %s is replaced: %s", connection.stamp.address, why)
+            connection.close()
+            self.putconn(connection)

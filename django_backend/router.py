@@ -1,0 +1,108 @@
+"""Reads to the replicas, writes to the primary."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.db import DEFAULT_DB_ALIAS, connections, router
+
+from django_backend.mixin import PatroniMixin
+from django_backend.pairing import Alias, pair
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.db.models import Model
+
+__all__ = ["PrimaryReplicaRouter"]
+
+
+class PrimaryReplicaRouter:
+    """Sends reads to the replicas' alias of a cluster, and all else to its primary's alias.
+
+    Inside ``atomic`` reads go to the primary too: a transaction must see its own writes, and what
+    ``ForeignKey.validate`` and the like read there must be what is true now. The first alias in
+    ``DATABASES`` that reads from replicas of a primary gets its reads; further ones (another lag, another
+    zone) are for ``using()``.
+
+    Aliases with other engines are left to other routers and to Django.
+    """
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
+        """Return the replicas' alias, or inside a transaction the primary's."""
+        primary = self.primary_for(model, **hints)
+        if primary is None or _is_in_transaction(primary):
+            return primary
+        return self.reader_for(primary, model, **hints)
+
+    def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
+        """Return the primary's alias."""
+        return self.primary_for(model, **hints)
+
+    def allow_relation(self, obj1: Model, obj2: Model, **_hints: Any) -> bool | None:
+        """Allow relations between objects of one database, whichever alias they were read through."""
+        first, second = (self._primaries.get(_origin({"instance": obj}) or "") for obj in (obj1, obj2))
+        return True if first is not None and first == second else None
+
+    def allow_migrate(self, db: str, app_label: str, **_hints: Any) -> bool | None:
+        """Forbid migrations through aliases that read."""
+        return False if db in self._partners else None
+
+    def primary_for(self, model: type[Model], **hints: Any) -> str | None:
+        """Return the alias that `model` is written to; None when this router has no say. May be overridden.
+
+        That is where another router in ``DATABASE_ROUTERS`` writes it, else the cluster `instance` came
+        from, else ``default``.
+        """
+        alias = _elsewhere(model, hints) or _origin(hints) or DEFAULT_DB_ALIAS
+        return self._primaries.get(alias)
+
+    def reader_for(self, primary: str, model: type[Model], **hints: Any) -> str:
+        """Return the alias that reads of `model` outside a transaction go to. May be overridden."""
+        readers = self._readers.get(primary)
+        if not readers:
+            return primary
+        origin = _origin(hints)
+        return origin if origin in readers else readers[0]
+
+    @cached_property
+    def _partners(self) -> Mapping[str, str]:
+        """The primary's alias by replicas' alias."""
+        return pair(Alias.of(name, connections.settings[name]) for name in connections if _is_ours(name))
+
+    @cached_property
+    def _primaries(self) -> Mapping[str, str]:
+        """The primary's alias by each alias of its database; an alias without a partner is on its own."""
+        return {name: self._partners.get(name, name) for name in connections if _is_ours(name)}
+
+    @cached_property
+    def _readers(self) -> Mapping[str, tuple[str, ...]]:
+        readers: dict[str, tuple[str, ...]] = {}
+        for name, primary in self._partners.items():
+            readers[primary] = (*readers.get(primary, ()), name)
+        return readers
+
+
+def _is_ours(alias: str) -> bool:
+    return isinstance(connections[alias], PatroniMixin)
+
+
+def _is_in_transaction(alias: str) -> bool:
+    connection = connections[alias]
+    return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
+
+
+def _origin(hints: Mapping[str, Any]) -> str | None:
+    instance = hints.get("instance")
+    return None if instance is None else instance._state.db  # noqa: SLF001 - as Django's own router does
+
+
+def _elsewhere(model: type[Model], hints: Mapping[str, Any]) -> str | None:
+    """Return where another router writes `model`."""
+    for other in router.routers:
+        write = None if isinstance(other, PrimaryReplicaRouter) else getattr(other, "db_for_write", None)
+        alias: str | None = write(model, **hints) if write else None
+        if alias:
+            return alias
+    return None
