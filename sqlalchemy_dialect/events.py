@@ -222,8 +222,9 @@ class PatroniEvents:
         if mark is None:
             return
         driver_connection = proxied.driver_connection
-        fault = classify(error, closed=mark.driver.is_closed(driver_connection))
-        in_hot_standby = mark.driver.parameter(driver_connection, "in_hot_standby")
+        closed = mark.driver.is_closed(driver_connection)
+        fault = classify(error, closed=closed)
+        in_hot_standby = None if closed else mark.driver.parameter(driver_connection, "in_hot_standby")
         if not condemns(fault, self.config.target, in_hot_standby):
             return
         context.is_disconnect = True
