@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 import weakref
 from http import HTTPStatus
@@ -60,6 +61,7 @@ _PATRONI = (
 _POLL = 0.05
 _HELLO_TIMEOUT = 20.0
 _STOP_TIMEOUT = 45.0
+_SWITCHOVER_TIMEOUT = 60.0
 _TAIL_LINES = 25
 _ETCD = "etcd"
 
@@ -92,6 +94,8 @@ class _Lease:
         self.process = process
         self.lifeline = lifeline
         self.owner = os.getpid()
+        self.folders: set[Path] = set()
+        self.kept: Path | None = None
 
     def end(self) -> None:
         """Let the supervisor go, and wait until it is gone with everything it owns."""
@@ -102,6 +106,45 @@ class _Lease:
             self.process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             raise ClusterError(f"the cluster's supervisor (process {self.process.pid}) does not end") from None
+        if self.process.returncode != 0:
+            # It was killed, and could not do this itself.
+            from patroni_db.cluster.sweep import sweep  # noqa: PLC0415 - psutil may not be installed
+
+            for folder in self.folders:
+                sweep(folder, keep=folder == self.kept)
+
+
+class _Asked:
+    """A request to Patroni that is answered late, made in a thread of its own.
+
+    :param request: arguments of :func:`patroni_db.cluster.rest.request`
+    """
+
+    def __init__(self, *request: Any) -> None:
+        self._request = request
+        self._refusal: str | None = None
+        self._thread = threading.Thread(target=self._run, name="patroni-db-switchover", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            status, text = rest.request(*self._request, timeout=_SWITCHOVER_TIMEOUT)
+        except ConnectionRefusedError as error:
+            self._refusal = str(error)
+        except OSError:
+            return  # the node may go down in the middle of it; the leader tells
+        else:
+            if status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
+                self._refusal = f"{status}, {text.strip()}"
+
+    def raise_if_refused(self, within: float = 0.0) -> None:
+        """Raise ClusterError when Patroni has said no.
+
+        :param within: seconds to wait for its answer
+        """
+        self._thread.join(within)
+        if self._refusal is not None:
+            raise ClusterError(f"Patroni refused the switchover: {self._refusal}")
 
 
 class LocalCluster:
@@ -289,6 +332,9 @@ class LocalCluster:
         self._progress(f"PostgreSQL {postgres.version} from {postgres.directory}")
         credentials = Credentials(*(secrets.token_urlsafe(16) for _ in range(4)))
         hello = self._start_supervisor(etcd, postgres)
+        if self._lease is not None:
+            self._lease.folders = {Path(hello["root"]), Path(hello["run"])}
+            self._lease.kept = Path(hello["root"]) if self._directory else None
         hello["scope"] = "local-" + hello["etcd"][0].split(".")[2] + "-" + secrets.token_hex(2)
         self._adopt(hello, credentials)
         self._write_description(hello, credentials)
@@ -651,15 +697,14 @@ class LocalCluster:
         :returns: the leader's name
         :raises ClusterError: when there was none in time
         """
-
-        def found() -> str | None:
-            leader = self.leader
-            if leader is None or leader == other_than or not self._is_primary(self.node(leader)):
-                return None
-            return leader
-
         other = f" other than {other_than}" if other_than else ""
-        return self._until(f"a leader{other}", found, timeout)
+        return self._until(f"a leader{other}", lambda: self._primary_other_than(other_than), timeout)
+
+    def _primary_other_than(self, name: str | None) -> str | None:
+        leader = self.leader
+        if leader is None or leader == name or not self._is_primary(self.node(leader)):
+            return None
+        return leader
 
     def wait_until_streaming(self, timeout: float = 60.0) -> None:
         """Wait until every running replica streams from the leader, on its timeline.
@@ -703,16 +748,17 @@ class LocalCluster:
             self.node(candidate)
         body = {"leader": old, **({"candidate": candidate} if candidate else {})}
         node = self.node(old)
-        try:
-            # Patroni refuses at once, but says yes only when it is done, seconds later: we look ourselves.
-            status, text = rest.request("POST", (node.host, node.api_port), "/switchover", body, timeout=0.5)
-        except TimeoutError:
-            status, text = HTTPStatus.ACCEPTED, ""
-        except OSError as error:
-            raise ClusterError(f"the switchover could not be asked for: {error}") from error
-        if status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
-            raise ClusterError(f"Patroni refused the switchover ({status}): {text.strip()}")
-        return self.wait_for_leader(other_than=old) if wait else None
+        # Patroni refuses soon, but says yes only seconds after it is done: so the leader is looked at meanwhile.
+        asked = _Asked("POST", (node.host, node.api_port), "/switchover", body)
+        if not wait:
+            asked.raise_if_refused(within=1.0)
+            return None
+
+        def moved() -> str | None:
+            asked.raise_if_refused()
+            return self._primary_other_than(old)
+
+        return self._until(f"a leader other than {old}", moved, _SWITCHOVER_TIMEOUT)
 
     def _target(self, name: str | None) -> str:
         return self._require_leader() if name is None else self.node(name).name
