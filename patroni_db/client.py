@@ -1,7 +1,8 @@
 """Patroni's REST API over HTTP: one call, one answer or one :class:`~patroni_db.errors.DiscoveryError`.
 
-The only module that uses requests. It looks at no environment variable: a proxy or a ``.netrc`` meant for
-the internet has no business between an application and its database cluster.
+The only module that uses requests (with :mod:`~patroni_db.deadline`, its transport). It looks at no
+environment variable: a proxy or a ``.netrc`` meant for the internet has no business between an application
+and its database cluster.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import requests
 import urllib3
 
+from patroni_db.deadline import DeadlineAdapter
 from patroni_db.errors import DiscoveryError
 from patroni_db.topology import PayloadError, Topology, parse_cluster
 
@@ -67,6 +69,8 @@ class PatroniClient:
         self._clock = clock
         self._session = requests.Session()
         self._session.trust_env = False
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, DeadlineAdapter())
         self._session.headers["Accept"] = "application/json"
         self._session.headers["Accept-Encoding"] = "identity"
         if config.ca is not None:
@@ -134,9 +138,12 @@ class PatroniClient:
                 return status, self._read(response, url, deadline)
         except requests.RequestException as exc:
             raise _failure(url, exc, self._timeout) from exc
+        except urllib3.exceptions.TimeoutError as exc:
+            raise DiscoveryError(url, f"no complete answer within {self._timeout:g} s", transient=True) from exc
         except (urllib3.exceptions.HTTPError, ValueError, OSError) as exc:
             # Below requests: the body broke off; a host is no valid name; a key file cannot be read.
-            raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=True) from exc
+            mends = not isinstance(exc, ValueError)  # a host's name stays wrong
+            raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=mends) from exc
 
     def _read(self, response: requests.Response, url: str, deadline: float) -> bytes:
         """Read the body within the deadline: the timeout of requests is per read, a drip would never end."""
@@ -156,8 +163,11 @@ def _failure(url: str, exc: requests.RequestException, timeout: float) -> Discov
     if isinstance(exc, requests.Timeout):
         return DiscoveryError(url, f"no answer within {timeout:g} s", transient=True)
     if isinstance(exc, requests.ConnectionError):
-        cause = str(_innermost(exc))
-        return DiscoveryError(url, cause if cause.isprintable() else f"not HTTP: {cause!a}", transient=True)
+        cause = _innermost(exc)
+        if isinstance(cause.__cause__, OSError) and cause.__cause__.strerror:
+            return DiscoveryError(url, cause.__cause__.strerror, transient=True)
+        text = str(cause)
+        return DiscoveryError(url, text if text.isprintable() else f"not HTTP: {text!a}", transient=True)
     return DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=False)
 
 
