@@ -44,10 +44,10 @@ _COMMANDS: Final[Mapping[str, _Lazy]] = {
 class _LazyGroup(click.Group):
     """A group that knows its commands' names and imports only the one that is used."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         lazy = _COMMANDS.get(cmd_name)
         if lazy is None:
             return None
@@ -60,7 +60,7 @@ class _LazyGroup(click.Group):
             raise TypeError(message)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in _COMMANDS.items()])
 
@@ -82,7 +82,11 @@ def _unavailable(name: str, lazy: _Lazy, cause: ModuleNotFoundError) -> click.Co
 
 
 @click.group(
-    _PROGRAM, cls=_LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True
+    _PROGRAM,
+    cls=_LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
 )
 @click.version_option(__version__, prog_name=_PROGRAM, message="%(prog)s %(version)s")
 def app() -> None:

@@ -52,7 +52,7 @@ def session_attrs(target: Target) -> str | None:
     return _SESSION_ATTRS.get(target)
 
 
-def connection_string(  # noqa: PLR0913 - one keyword for each part
+def connection_string(
     form: Form,
     addresses: Sequence[Address],
     *,

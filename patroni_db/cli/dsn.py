@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["dsn"]
 
-_ENV_PASSWORD: Final = "PGPASSWORD"
+_ENV_PASSWORD: Final = "PGPASSWORD"  # noqa: S105 - its name
 
 
 @click.command(epilog=EPILOG)
@@ -33,7 +33,14 @@ _ENV_PASSWORD: Final = "PGPASSWORD"
     metavar="TARGET",
     help=f"What the connection is for: {', '.join(Target)}.  [default: primary]",
 )
-@click.option("--format", "form", type=click.Choice([form.value for form in Form]), default=Form.URI.value, show_default=True, help="How to write it.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([form.value for form in Form]),
+    default=Form.URI.value,
+    show_default=True,
+    help="How to write it.",
+)
 @click.option("--dbname", metavar="NAME", help="Database; left out by default, so that libpq's own default holds.")
 @click.option("--user", metavar="NAME", help="Database user; left out by default.")
 @click.option("--with-password", is_flag=True, help=f"Put the password in: {_ENV_PASSWORD}, or else asked for.")
@@ -42,7 +49,7 @@ _ENV_PASSWORD: Final = "PGPASSWORD"
 @setting("--tags", "patroni_tags", metavar="TAGS", help="Replicas with these tags: 'zone=a;zone=b;', in order.")
 @config_options()
 @json_option
-def dsn(  # noqa: PLR0913 - one parameter for each option
+def dsn(
     *,
     config: PatroniConfig,
     form: str,
@@ -52,7 +59,7 @@ def dsn(  # noqa: PLR0913 - one parameter for each option
     everybody: bool,
     as_json: bool,
 ) -> None:
-    """Print a connection string for psql and every other user of libpq.
+    r"""Print a connection string for psql and every other user of libpq.
 
     It asks the server to prove its role (target_session_attrs). Replicas come in random order.
 

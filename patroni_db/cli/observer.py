@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from patroni_db.cli.view import View, ask_members
 from patroni_db.discovery import Discovery
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from patroni_db.errors import DiscoveryError
 
 __all__ = ["Observer"]
+
+_LEAST_PATIENCE: Final = 0.5
 
 
 class Observer:
@@ -37,13 +39,17 @@ class Observer:
         Afterwards ``failure`` says why the look failed, None when it did not; ``age`` is the seconds since
         the view was confirmed.
 
-        :param timeout: seconds to wait for an answer; never less than one request may take
+        :param timeout: about how many seconds it may take; never less than one request may
         """
         discovery = self._discovery
+        began = discovery.clock()
         discovery.wait_for_look(None if timeout is None else max(timeout, self._config.timeout))
         snapshot, self.failure = discovery.snapshot, discovery.failure
         if snapshot is not None and self.failure is None:
-            answers = ask_members(self._config, self._book, snapshot.topology) if self._check else {}
+            left = self._config.timeout if timeout is None else began + timeout - discovery.clock()
+            patience = min(self._config.timeout, max(left, _LEAST_PATIENCE))
+            asking = self._config.replace(timeout=patience)
+            answers = ask_members(asking, self._book, snapshot.topology) if self._check else {}
             self._view = View(snapshot.topology, snapshot.source, self._book, answers)
         self.age = discovery.clock() - snapshot.seen_at if snapshot else 0.0
         return self._view

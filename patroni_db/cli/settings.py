@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENV_PASSWORD", "config_options", "setting"]
 
-ENV_PASSWORD: Final = "PATRONI_PASSWORD"
+ENV_PASSWORD: Final = "PATRONI_PASSWORD"  # noqa: S105 - its name
 _META: Final = "patroni_db.settings"
 _URLS: Final = PREFIX + "urls"
 _PASSWORD: Final = PREFIX + "password"

@@ -50,7 +50,7 @@ class View:
         return self.book.address_of(member)
 
     def doubt(self, member: Member) -> str | None:
-        """Return why what the cluster says of `member` is not so, in a few words; None when nothing speaks against it."""
+        """Return what speaks against what the cluster says of `member`, in a few words; None when nothing does."""
         return doubt(member, self.answers.get(member.name))
 
     @property

@@ -56,7 +56,7 @@ class _ConditionType(click.ParamType[Condition]):
 @setting(
     "--timeout",
     "patroni_failover_timeout",
-        metavar="SECONDS",
+    metavar="SECONDS",
     help="How long to wait at most; 60 by default; 0 looks once.",
 )
 @setting("--max-lag", "patroni_max_lag", metavar="SIZE", help="Replicas with more, or unknown, lag do not count: 16MB.")
@@ -114,7 +114,8 @@ def _doubted(verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
 
 def _problem(verdicts: tuple[Verdict, ...], failure: DiscoveryError | None) -> str:
     texts = [verdict.text for verdict in verdicts if not verdict.met]
-    return plain("; ".join([*texts, *([str(failure)] if failure else [])])) or "no answer yet"
+    failures = (failure.failures or (failure,)) if failure else ()
+    return plain("; ".join([*texts, *map(str, failures)])) or "no answer yet"
 
 
 def _told(view: View | None, verdict: Verdict) -> str:

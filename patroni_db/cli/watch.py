@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import sys
 import time
 from collections import deque
@@ -85,7 +85,7 @@ def _follow(observer: Observer, screen: _Screen, interval: float) -> None:
         news = [] if before is None or view is None else [*changes(before, view)]
         if (failure is not None) != failing:
             failing = failure is not None
-            news.append(f"no API answers: {plain(str(failure))}" if failing else "the API answers")
+            news.append(f"no API answers: {_why(failure)}" if failure else "the API answers again")
         screen.show(view, observer.age, failure, tuple(news))
         before = view
         time.sleep(interval)
@@ -110,19 +110,23 @@ class _Picture:
         """Render what is known now."""
         view, failure = self._view, self._failure
         if view is None:
-            yield Text(f"No answer yet: {plain(str(failure))}", "red") if failure else Text("Looking ...", "dim")
+            yield Text(f"No answer yet: {_why(failure)}", "red") if failure else Text("Looking ...", "dim")
             return
         yield ViewDisplay(view)
         yield Text("")
         seen = age(time.monotonic() - self._seen_at)
         if failure is not None:
-            yield Text(f"No API answers. The view is {seen} old. {plain(str(failure))}", "bold red")
+            yield Text(f"No API answers. The view is {seen} old.", "bold red")
+            for each in failure.failures or (failure,):
+                yield Text(plain(str(each)), "red")
         else:
             yield Text(f"Seen {seen} ago. Ctrl-C ends.", "dim")
         latest = list(self._news)[-self._room(console, view) :]
         if latest:
             yield Text("")
-            yield Group(*(Text.assemble((f"{at}  ", "dim"), text, overflow="ellipsis", no_wrap=True) for at, text in latest))
+            yield Group(
+                *(Text.assemble((f"{at}  ", "dim"), text, overflow="ellipsis", no_wrap=True) for at, text in latest)
+            )
 
     def _room(self, console: Console, view: View) -> int:
         """Return how many lines of changes fit under the table; always a few."""
@@ -137,7 +141,7 @@ class _Lines:
         self._console = console
         self._shown = False
 
-    def show(self, view: View | None, seen: float, failure: DiscoveryError | None, news: tuple[str, ...]) -> None:  # noqa: ARG002
+    def show(self, view: View | None, seen: float, failure: DiscoveryError | None, news: tuple[str, ...]) -> None:
         if view is not None and not self._shown:
             self._shown = True
             self._console.print(ViewDisplay(view))
@@ -157,7 +161,7 @@ class _JsonLines:
         if not news and self._shown:
             return
         document: dict[str, Any] = {
-            "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
             "changes": list(news),
             "age": round(seen, 3) if view else None,
             "cluster": status_document(view) if view else None,
@@ -167,5 +171,9 @@ class _JsonLines:
         print_json(document, lines=True)
 
 
+def _why(failure: DiscoveryError) -> str:
+    return plain("; ".join(str(each) for each in failure.failures or (failure,)))
+
+
 def _clock_time() -> str:
-    return datetime.datetime.now().astimezone().strftime("%H:%M:%S")
+    return dt.datetime.now(dt.UTC).astimezone().strftime("%H:%M:%S")
