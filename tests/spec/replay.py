@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SEEDS = tuple(f"http://n{number}:8008" for number in (1, 2, 3))
-LINE = re.compile(r"\s*(?P<time>[\d.]+) (?:(?P<node>n\d) (?P<what>\S+)|(?P<mark>#####)|ETCD-WATCH leader) +(?P<rest>.*)")
+LINE = re.compile(
+    r"\s*(?P<time>[\d.]+) (?:(?P<node>n\d) (?P<what>\S+)|(?P<mark>#####)|ETCD-WATCH leader) +(?P<rest>.*)"
+)
 DURATION = re.compile(r" \(\d+ms\)$")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from patroni_db.client import NodeStatus
-from patroni_db.discovery import Discovery, Snapshot
 from patroni_db.errors import DiscoveryError
 from tests.spec.replay import Answers, Clock, discovery_of, members, route_of
+
+if TYPE_CHECKING:
+    from patroni_db.discovery import Discovery, Snapshot
 
 IDENTITY = "7000000000000000001"
 CALM = "n1:leader/running/tl1 n2:replica/streaming/tl1 n3:replica/streaming/tl1"
@@ -156,7 +158,7 @@ def test_the_api_of_another_cluster_is_refused(configured: str | None) -> None:
     stage.answers.set({"n1": "connection refused", "n2": members(CALM), "n3": members(CALM)})
     stage.look()
     other = members(MOVED) | {"scope": "accounting"}
-    stage.answers.set({name: other for name in ("n1", "n2", "n3")})
+    stage.answers.set(dict.fromkeys(("n1", "n2", "n3"), other))
     stage.look(3)
     assert stage.primary == "n1"
     assert "is an API of cluster 'accounting', not of 'lab'" in str(stage.discovery.failure)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from itertools import groupby
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
-from patroni_db.discovery import Snapshot
 from tests.spec.replay import HERE, Answers, Clock, Route, discovery_of, replay, route_of
+
+if TYPE_CHECKING:
+    from patroni_db.discovery import Snapshot
 
 TIMELINES = HERE / "timelines"
 
@@ -67,7 +70,7 @@ def test_timelines_never_go_backwards(case: str) -> None:
 @pytest.mark.parametrize("case", PRIMARIES)
 def test_the_generation_moves_exactly_when_routing_does(case: str) -> None:
     _, snapshots = watch(case)
-    for before, after in zip(snapshots, snapshots[1:], strict=False):
+    for before, after in pairwise(snapshots):
         moved = before.topology.routing() != after.topology.routing()
         assert after.generation - before.generation == moved
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -13,17 +14,20 @@ from hypothesis import strategies as st
 from patroni_db.selection import Target, candidates
 from patroni_db.topology import Address, Member, Role, Topology
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 RNG = random.Random(7)
 
 
-def member(name: str, role: str = "replica", state: str = "streaming", **rest: object) -> Member:
-    tags = MappingProxyType(rest.pop("tags", {}))  # type: ignore[arg-type]
+def member(name: str, role: str = "replica", state: str = "streaming", **rest: Any) -> Member:
+    tags: Mapping[str, Any] = MappingProxyType(rest.pop("tags", {}))
     rest.setdefault("timeline", 1)
-    return Member(name, role, state, Address(name, 5432), tags=tags, **rest)  # type: ignore[arg-type]
+    return Member(name, role, state, Address(name, 5432), tags=tags, **rest)
 
 
-def names(topology: Topology, target: str, **kwargs: object) -> list[str]:
-    return [m.name for m in candidates(topology, Target(target), RNG, **kwargs)]  # type: ignore[arg-type]
+def names(topology: Topology, target: str, **kwargs: Any) -> list[str]:
+    return [m.name for m in candidates(topology, Target(target), RNG, **kwargs)]
 
 
 THREE = Topology((member("n1", "leader", "running"), member("n2"), member("n3")))

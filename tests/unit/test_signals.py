@@ -85,4 +85,4 @@ def test_a_closed_event_loop_does_not_swallow_a_notification() -> None:
     second = signal.enter()
     signal.notify_one()
     assert second.woken
-    task.get_coro().close()  # type: ignore[union-attr]  # its loop is gone
+    task.get_coro().close()  # its loop is gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -69,7 +70,9 @@ def test_a_leader_without_usable_address_is_no_primary(missing: dict[str, object
 
 
 def test_tolerates_what_later_versions_may_send() -> None:
-    topology = parse_cluster(body(row(role="arbiter", state="dancing", colour="red"), "row", {"role": "leader"}, new=[]))
+    topology = parse_cluster(
+        body(row(role="arbiter", state="dancing", colour="red"), "row", {"role": "leader"}, new=[])
+    )
     (member,) = topology.members
     assert (member.role, member.state, member.is_leader, member.serves_reads) == ("arbiter", "dancing", False, False)
 
@@ -109,7 +112,9 @@ def test_api_url_is_reduced_to_its_authority(given_url: object, expected: str | 
 
 def test_routing_ignores_lag_and_notices_leader_timeline_and_address() -> None:
     def routing(**changes: object) -> tuple[object, ...]:
-        return parse_cluster(body(row(timeline=1), row(name="n2", **{"role": "replica", "timeline": 1, **changes}))).routing()
+        return parse_cluster(
+            body(row(timeline=1), row(name="n2", **{"role": "replica", "timeline": 1, **changes}))
+        ).routing()
 
     before = routing(state="streaming", lag=0)
     assert routing(state="streaming", lag=99) == before
@@ -120,7 +125,9 @@ def test_routing_ignores_lag_and_notices_leader_timeline_and_address() -> None:
     assert routing(state="streaming", tags={"noloadbalance": True}) != before
 
 
-@pytest.mark.parametrize("junk", [b"", b"{", b"null", b"[]", b'{"members": {}}', b"\xff\xfe", b"[" * 100_000, b"1" * 9999])
+@pytest.mark.parametrize(
+    "junk", [b"", b"{", b"null", b"[]", b'{"members": {}}', b"\xff\xfe", b"[" * 100_000, b"1" * 9999]
+)
 def test_says_why_a_body_is_not_patronis(junk: bytes) -> None:
     with pytest.raises(PayloadError, match="the body is"):
         parse_cluster(junk)
@@ -128,10 +135,8 @@ def test_says_why_a_body_is_not_patronis(junk: bytes) -> None:
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_give_a_topology_or_a_payload_error(junk: bytes) -> None:
-    try:
+    with contextlib.suppress(PayloadError):
         assert isinstance(parse_cluster(junk), Topology)
-    except PayloadError:
-        pass
 
 
 @given(st.lists(ROW, max_size=5))
