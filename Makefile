@@ -13,6 +13,11 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 # Interpreters are those of this machine: a missing one is named, not downloaded.
 export UV_PYTHON_DOWNLOADS := never
+# A user without a home, as servers have them, has no place for caches.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export UV_NO_CACHE := 1
+export PIP_NO_CACHE_DIR := 1
+endif
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
@@ -76,6 +81,8 @@ $(READY): pyproject.toml
 	@rm -rf .venv
 	@"$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python \
+	@mkdir .venv/tmp
+	@TMPDIR=$(CURDIR)/.venv/tmp $(BIN)/uv pip install --quiet --python $(BIN)/python \
 	    --requirements pyproject.toml --all-extras --group dev --editable .
+	@rm -rf .venv/tmp
 	@printf '%s\n' '$(KEY)' >$(READY)
