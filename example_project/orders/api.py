@@ -18,6 +18,7 @@ __all__ = ["order", "orders", "stock"]
 
 _SHOWN = 50
 _MOST_PIECES = 1_000_000
+_LONGEST_NAME = 80
 
 
 # No cookie identifies anybody here, so no other site could misuse one.
@@ -72,8 +73,8 @@ def _wish(body: Any) -> tuple[str, dict[int, int], uuid.UUID | None]:
     if not isinstance(body, dict):
         raise ValueError("the body must be an object")  # noqa: TRY004 - one error for every bad body
     customer, lines, reference = body.get("customer"), body.get("lines"), body.get("reference")
-    if not isinstance(customer, str) or not 0 < len(customer) <= 80 or "\0" in customer:
-        raise ValueError("customer must be a text of 1 to 80 characters")
+    if not isinstance(customer, str) or not 0 < len(customer) <= _LONGEST_NAME or "\0" in customer:
+        raise ValueError(f"customer must be a text of 1 to {_LONGEST_NAME} characters")
     if not isinstance(lines, list) or not lines:
         raise ValueError("lines must be a list that is not empty")
     quantities: dict[int, int] = {}

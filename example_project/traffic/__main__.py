@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 
+from example_project.traffic.lanes import read_once, run_lanes, write_once
 from patroni_db.demo.journal import Journal
 
 _CLIENTS = ("django-writers", "django-readers", "sqlalchemy-writers", "sqlalchemy-readers", "sqlalchemy-async")
@@ -33,23 +35,23 @@ def _run_django(client: str, journal: Journal, lanes: int, pause: float) -> None
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
     django.setup()
-    from example_project.traffic import django_clients  # noqa: PLC0415
-    from example_project.traffic.lanes import run_lanes  # noqa: PLC0415
+    from example_project.traffic.django_clients import DjangoReader, DjangoWriter  # noqa: PLC0415
 
-    made = django_clients.DjangoWriter() if client == "django-writers" else django_clients.DjangoReader()
-    run_lanes(made, journal, lanes, pause)
+    if client == "django-writers":
+        run_lanes(functools.partial(write_once, DjangoWriter(), journal), lanes, pause)
+    else:
+        run_lanes(functools.partial(read_once, DjangoReader(), journal), lanes, pause)
 
 
 def _run_sqlalchemy(client: str, journal: Journal, lanes: int, pause: float) -> None:
     from example_project.traffic import sqlalchemy_clients  # noqa: PLC0415
-    from example_project.traffic.lanes import run_lanes  # noqa: PLC0415
 
     if client == "sqlalchemy-async":
         sqlalchemy_clients.run_async_writers(journal, lanes, pause)
     elif client == "sqlalchemy-writers":
-        run_lanes(sqlalchemy_clients.SQLAlchemyWriter(lanes), journal, lanes, pause)
+        run_lanes(functools.partial(write_once, sqlalchemy_clients.SQLAlchemyWriter(lanes), journal), lanes, pause)
     else:
-        run_lanes(sqlalchemy_clients.SQLAlchemyReader(lanes), journal, lanes, pause)
+        run_lanes(functools.partial(read_once, sqlalchemy_clients.SQLAlchemyReader(lanes), journal), lanes, pause)
 
 
 if __name__ == "__main__":

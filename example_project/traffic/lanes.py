@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from patroni_db.demo.journal import Journal
 
-__all__ = ["Reader", "Stored", "Writer", "run_lanes", "when_stdin_ends"]
+__all__ = ["Reader", "Stored", "Writer", "read_once", "run_lanes", "when_stdin_ends", "write_once"]
 
 # Seconds a lane may still be busy after it was told to stop.
 _PATIENCE = 8.0
@@ -45,7 +45,7 @@ class Reader(Protocol):
         """Read once; return the address of the server that answered, by its own word."""
 
 
-def when_stdin_ends(stop: Callable[[], None]) -> None:
+def when_stdin_ends(stop: Callable[[], object]) -> None:
     """Call `stop` when standard input ends: whoever started us wants us to stop, or is gone.
 
     Should work go on regardless, the process ends hard a few seconds later: it must never outlive its starter.
@@ -60,20 +60,18 @@ def when_stdin_ends(stop: Callable[[], None]) -> None:
     threading.Thread(target=wait, name="stdin", daemon=True).start()
 
 
-def run_lanes(client: Writer | Reader, journal: Journal, lanes: int, pause: float) -> None:
+def run_lanes(work: Callable[[int], None], lanes: int, pause: float) -> None:
     """Work in `lanes` threads until standard input ends.
 
-    :param client: what is done; its methods are called by all threads
-    :param journal: where it is written down
+    :param work: one operation; called with the number of the lane, by all threads
     :param lanes: number of threads
     :param pause: seconds between two operations of a thread
     """
     stop = threading.Event()
-    work = _write if hasattr(client, "write") else _read
 
     def lane(number: int) -> None:
         while not stop.is_set():
-            work(client, journal, number)
+            work(number)
             stop.wait(pause)
 
     threads = [threading.Thread(target=lane, args=(number,), name=f"lane-{number}") for number in range(lanes)]
@@ -84,7 +82,13 @@ def run_lanes(client: Writer | Reader, journal: Journal, lanes: int, pause: floa
         thread.join()
 
 
-def _write(client: Writer, journal: Journal, lane: int) -> None:
+def write_once(client: Writer, journal: Journal, lane: int) -> None:
+    """Write one thing and note how it went.
+
+    :param client: what writes
+    :param journal: where it is written down
+    :param lane: the number of the lane
+    """
     reference = uuid.uuid4()
     journal.write_began(lane, str(reference))
     try:
@@ -95,7 +99,13 @@ def _write(client: Writer, journal: Journal, lane: int) -> None:
         journal.write_acknowledged(str(reference), stored.server, stored.timeline)
 
 
-def _read(client: Reader, journal: Journal, lane: int) -> None:
+def read_once(client: Reader, journal: Journal, lane: int) -> None:
+    """Read once and note how it went.
+
+    :param client: what reads
+    :param journal: where it is written down
+    :param lane: the number of the lane
+    """
     began = time.monotonic()
     try:
         server = client.read()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console
 
-from patroni_db.cli.exits import ExitCode, Failure, SettingFailure
+from patroni_db.cli.exits import ExitCode, SettingFailure
 from patroni_db.demo.run import Demo, Settings
 from patroni_db.demo.screen import LiveScreen, PlainScreen
 from patroni_db.demo.summary import summary
@@ -73,9 +73,8 @@ def demo(*, document: Any, seconds: float, nodes: int, synchronous: bool) -> int
     except ConfigError as exc:
         raise SettingFailure(str(exc)) from exc
     except ClusterError as exc:
-        failure = Failure(str(exc))
-        failure.exit_code = _NOT_CARRIED_OUT
-        raise failure from exc
+        click.echo(f"patroni-db: {exc}", err=True)
+        return _NOT_CARRIED_OUT
     console.print(summary(report))
     if document is not None:
         json.dump(report.to_json(), document, indent=2)

@@ -106,11 +106,12 @@ class Oracle:
                     timeline = _written(connection)
                 except psycopg.Error:
                     # It says no in this way too; the next probe begins afresh.
-                    connection = _closed(connection)
+                    _close(connection)
+                    connection = None
                 self._probes[node].append(Probe(node, began, time.monotonic(), timeline))
                 self._stop.wait(PACE)
         finally:
-            _closed(connection)
+            _close(connection)
 
 
 def _written(connection: psycopg.Connection[tuple[int]]) -> int | None:
@@ -123,7 +124,7 @@ def _written(connection: psycopg.Connection[tuple[int]]) -> int | None:
     return None if row is None else row[0]
 
 
-def _closed(connection: psycopg.Connection[tuple[int]] | None) -> None:
+def _close(connection: psycopg.Connection[tuple[int]] | None) -> None:
     if connection is not None:
         connection.close()
 

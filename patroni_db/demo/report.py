@@ -189,7 +189,7 @@ def make_report(
     books: Books,
     clients: Sequence[ClientSpec],
     cluster: Mapping[str, Any],
-    cells: int = 60,
+    cells: int = 50,
 ) -> Report:
     """Work out the figures.
 
@@ -223,9 +223,8 @@ def make_report(
 def _client_report(
     spec: ClientSpec, history: History, outages: Sequence[Outage], until: Sequence[float], cells: int
 ) -> ClientReport:
-    operations: list[Write | Read] = [
-        operation for operation in (*history.writes, *history.reads) if operation.client == spec.name
-    ]
+    operations: list[Write | Read] = [write for write in history.writes if write.client == spec.name]
+    operations += [read for read in history.reads if read.client == spec.name]
     lanes: dict[int, list[float]] = {lane: [] for lane in range(spec.lanes)}
     nodes: collections.Counter[str] = collections.Counter()
     errors: collections.Counter[Moment] = collections.Counter()

@@ -123,8 +123,7 @@ class Demo:
             processes: list[ClientProcess] = []
             stack.callback(stop_all, processes)
             with self._doing(self._calm) as news:
-                for spec in CLIENTS:
-                    processes.append(ClientProcess(spec, project, folder))
+                processes.extend(ClientProcess(spec, project, folder) for spec in CLIENTS)
                 self._until_at_work(0.0, processes, _START_TIMEOUT)
                 if self._screen is not None:
                     self._screen.watch(stage)

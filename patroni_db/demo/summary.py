@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
     from patroni_db.demo.checker import Finding
     from patroni_db.demo.outages import Gap
-    from patroni_db.demo.report import ClientReport, Report
+    from patroni_db.demo.report import Report
 
 __all__ = ["summary"]
 
-_NAME = 26
+_NAME = 25
 _SHOWN_FINDINGS = 5
+# Characters that the time behind the cluster takes, a blank before it included.
+_BEHIND = 7
 _FAULT_NAMES = {FaultKind.SWITCHOVER: "switchover", FaultKind.FAILOVER: "crash"}
 
 
@@ -38,8 +40,7 @@ def summary(report: Report) -> RenderableType:
         _pulses(report),
         Text(),
         _table(report),
-        Text("  An outage of a client is the longest time one of its threads or tasks had no success; the", "dim"),
-        Text("  cluster's own is the time in which no node took a write of psycopg alone, sent every 20 ms.", "dim"),
+        _legend(),
         Text(),
         _account(report),
         *_problems(report),
@@ -54,9 +55,10 @@ def _title(report: Report) -> Text:
     kind = report.cluster
     replication = "synchronous" if kind["synchronous"] else "asynchronous"
     text = Text("Applications on a Patroni cluster, through a switchover and a crash", "bold")
-    text.append(f"\n{kind['nodes']} nodes, {replication} replication; Patroni {kind['patroni']}, ", "dim")
-    text.append(f"Django {kind['django']}, SQLAlchemy {kind['sqlalchemy']}; ", "dim")
-    text.append(f"{report.ended - report.began:.0f} s measured", "dim")
+    text.append(
+        f"\n{kind['nodes']} nodes, {replication} replication; measured for {report.ended - report.began:.0f} s", "dim"
+    )
+    text.append(f"\nPatroni {kind['patroni']}, Django {kind['django']}, SQLAlchemy {kind['sqlalchemy']}", "dim")
     return text
 
 
@@ -76,39 +78,35 @@ def _marks(report: Report) -> Text:
     cells = len(report.pulse)
     line = ""
     for fault in report.faults:
-        position = int((fault.at - report.began) / (report.ended - report.began) * cells)
-        label = f"↑ {_FAULT_NAMES[fault.kind]}, {fault.old} → {fault.new}"
-        line = line.ljust(min(position, cells)) + label + " "
+        position = min(int((fault.at - report.began) / (report.ended - report.began) * cells), cells - 1)
+        name = _FAULT_NAMES[fault.kind]
+        # On the left of its arrow where it would run over the end.
+        label = f"↑ {name}" if position + len(name) + 2 <= cells else f"{name} ↑"
+        start = position if label.startswith("↑") else position - len(label) + 1
+        line = line.ljust(max(start, 0)) + label + " "
     return Text(line.rstrip(), "dim", no_wrap=True)
 
 
 def _table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=True, padding=(0, 1))
-    table.add_column("", min_width=_NAME - 3)
+    table.add_column("Time without success", min_width=_NAME - 3, no_wrap=True)
     table.add_column("done", justify="right")
     for fault in report.faults:
-        table.add_column(f"{_FAULT_NAMES[fault.kind]}\noutage", justify="right")
-        table.add_column("behind\ncluster", justify="right", style="dim")
-    table.add_column("errors,\nin flight", justify="right")
-    table.add_column("begun in\nthe outage", justify="right")
-    table.add_column("at other\ntimes", justify="right")
+        table.add_column(_FAULT_NAMES[fault.kind], justify="right", no_wrap=True)
+    table.add_column("failed: in\nflight", justify="right")
+    table.add_column("begun\nafter", justify="right")
     clusters = [outage.gap if outage else None for outage in report.outages]
-    own: list[RenderableType] = [Text("the cluster itself", "italic"), ""]
-    for gap in clusters:
-        own += [_seconds(gap), ""]
-    table.add_row(*own, "", "", "", end_section=True)
+    own = [_seconds(gap).append(" " * _BEHIND) for gap in clusters]
+    table.add_row(Text("the cluster itself", "italic green"), "", *own, "", "", end_section=True)
     for client in report.clients:
-        table.add_row(*_row(client, clusters))
+        gaps = [
+            _seconds(gap).append(_behind(gap, cluster) if client.spec.writes else " " * _BEHIND, "dim")
+            for gap, cluster in zip(client.outages, clusters, strict=True)
+        ]
+        late = client.errors[Moment.DURING_OUTAGE] + client.errors[Moment.OTHERWISE]
+        failed = _number(client.errors[Moment.IN_FLIGHT], "yellow"), _number(late, "bold red")
+        table.add_row(client.spec.label, f"{client.succeeded:,}", *gaps, *failed)
     return table
-
-
-def _row(client: ClientReport, clusters: Sequence[Gap | None]) -> list[RenderableType]:
-    cells: list[RenderableType] = [client.spec.label, f"{client.succeeded:,}"]
-    for gap, cluster in zip(client.outages, clusters, strict=True):
-        cells += [_seconds(gap), _behind(gap, cluster) if client.spec.writes else ""]
-    cells += [_number(client.errors[Moment.IN_FLIGHT], "yellow")]
-    cells += [_number(client.errors[moment], "bold red") for moment in (Moment.DURING_OUTAGE, Moment.OTHERWISE)]
-    return cells
 
 
 def _seconds(gap: Gap | None) -> Text:
@@ -118,13 +116,23 @@ def _seconds(gap: Gap | None) -> Text:
 
 
 def _behind(gap: Gap | None, cluster: Gap | None) -> str:
+    """Return by how much a client's outage was longer than the cluster's own, in `_BEHIND` characters."""
     if gap is None or cluster is None or not (gap.closed and cluster.closed):
-        return ""
-    return f"{gap.seconds - cluster.seconds:+.2f}"
+        return " " * _BEHIND
+    return f"{gap.seconds - cluster.seconds:+{_BEHIND}.2f}"
 
 
 def _number(number: int, style: str) -> Text:
     return Text(f"{number:,}", style if number else "dim")
+
+
+def _legend() -> Text:
+    return Text(
+        "  The worst thread or task of each client; +: longer than the cluster itself,\n"
+        "  where no node took a write sent by psycopg alone every 20 ms. In flight: begun\n"
+        "  before the primary went. Begun after: should have waited, must be 0.",
+        "dim",
+    )
 
 
 def _account(report: Report) -> Table:
@@ -136,7 +144,7 @@ def _account(report: Report) -> Table:
     for count, word in (
         (len(verdict.lost), "lost"),
         (len(verdict.duplicated), "duplicated"),
-        (len(verdict.wrong_node), "on a node that was not primary"),
+        (len(verdict.wrong_node), "on a wrong node"),
     ):
         writes.append(f"{count:,} {word}", "bold red" if count else "green")
         writes.append(", ")
@@ -188,6 +196,6 @@ def _verdict(report: Report) -> Text:
     if not report.passed:
         return Text("✗ Not every write is as it must be.", "bold red")
     text = Text("✓ Every acknowledged write is there, once, made on the primary of its time.", "bold green")
-    if not report.errors(Moment.DURING_OUTAGE):
+    if not report.errors(Moment.DURING_OUTAGE) and not report.errors(Moment.OTHERWISE):
         text.append("\n✓ Nothing that began while there was no primary failed: it waited.", "bold green")
     return text
