@@ -134,7 +134,7 @@ class Acquisition:
         :param refused: whether the server lives and accepts connections, only not this one
         """
         self._last = (attempt.stamp, error)
-        logger.debug("%s (%s): %s", attempt.stamp.member, attempt.address, error)
+        logger.debug("%s (%s): %s", attempt.stamp.member, attempt.address, str(error))
         if refused:
             self._refusals += 1
             if self._refusals >= max(_REFUSALS_THAT_COUNT, self._round_size):

@@ -324,7 +324,8 @@ class Discovery:
             logger.info("%s answers again", url)
         elif failure is not None and url not in self._failing:
             self._failing.add(url)
-            logger.warning("Patroni API failed: %s", failure)
+            # As text: a handler that keeps records would keep the traceback, and with it us and our thread.
+            logger.warning("Patroni API failed: %s", str(failure))
 
     def _endpoints(self) -> tuple[str, ...]:
         """Return all APIs known, learned ones first, in turn, those that failed lately last."""
@@ -408,7 +409,7 @@ class Discovery:
             self._system_identifier = self._client.node(url).system_identifier
         except DiscoveryError as exc:
             # Only needed to tell a new cluster from an old view; the next look asks again.
-            logger.debug("system identifier not learned: %s", exc)
+            logger.debug("system identifier not learned: %s", str(exc))
 
     def _fresh_snapshot(self) -> Snapshot | None:
         with self._lock:
