@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
-from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 from django.utils.module_loading import import_string
 
-from django_backend.mixin import PatroniMixin
-from django_backend.pairing import Alias, pair
+from django_backend.aliases import following, wrappers
+from django_backend.pairing import pair
 from django_backend.router import PrimaryReplicaRouter
 from patroni_db.config import PatroniConfig
 from patroni_db.errors import ConfigError
@@ -33,16 +31,17 @@ from patroni_db.libpq import ADDRESSING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from django_backend.pairing import Alias
+
 __all__ = ["check_databases"]
 
 
 def check_databases(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001 - Django's signature
     """Return what is wrong with the entries of ``DATABASES`` that have this engine."""
-    entries = {name: connections.settings[name] for name in connections if _is_ours(name)}
+    entries = {name: wrapper.settings_dict for name, wrapper in wrappers().items()}
     messages = [message for name, entry in entries.items() for message in check_entry(name, entry)]
     if not any(message.id in {"patroni.E001", "patroni.E002"} for message in messages):
-        aliases = [Alias.of(name, entry) for name, entry in entries.items()]
-        messages += check_aliases(aliases, _routers())
+        messages += check_aliases(following(), _routers())
     return messages
 
 
@@ -111,13 +110,6 @@ def check_aliases(aliases: Sequence[Alias], routers: Sequence[object]) -> Iterat
             hint='Add "django_backend.router.PrimaryReplicaRouter" to DATABASE_ROUTERS.',
             id="patroni.W004",
         )
-
-
-def _is_ours(alias: str) -> bool:
-    try:
-        return isinstance(connections[alias], PatroniMixin)
-    except ImproperlyConfigured:
-        return False  # another engine that cannot be loaded: Django says so itself
 
 
 def _routers() -> list[object]:

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from django.db.backends.postgresql.client import DatabaseClient as _Base
+
+    from django_backend.mixin import PatroniMixin
 else:
     _Base = object
 
@@ -17,11 +19,14 @@ __all__ = ["PatroniClientMixin"]
 class PatroniClientMixin(_Base):
     """Finds the server before psql is started. The shell itself stays there: it does not follow a failover."""
 
+    connection: PatroniMixin
+
     def runshell(self, parameters: Iterable[str]) -> None:
         """Start psql with `parameters` on a server that proved the alias's role."""
         self.connection.ensure_connection()
-        address = self.connection.stamp.address
+        stamp = self.connection.stamp
+        assert stamp is not None  # noqa: S101 - a new connection has one
         self.connection.close()
         there = self.connection.copy()
-        there.settings_dict.update(HOST=address.host, PORT=str(address.port))
+        there.settings_dict.update(HOST=stamp.address.host, PORT=str(stamp.address.port))
         super(PatroniClientMixin, type(self)(there)).runshell(parameters)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
-
 from django_backend.options import go_to_primary
 from django_backend.pairing import Alias, cluster_of
 from patroni_db.selection import Target
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as _Base
+
+    from django_backend.mixin import PatroniMixin
 else:
     _Base = object
 
@@ -21,11 +21,15 @@ __all__ = ["PatroniCreationMixin"]
 class PatroniCreationMixin(_Base):
     """Knows a database by its cluster and name, where Django looks at HOST and PORT, which mean nothing here."""
 
+    connection: PatroniMixin
+
     def test_db_signature(self) -> tuple[Any, ...]:
         """Return what tells this alias's test database from those of others."""
-        aliases = [Alias.of(name, connections.settings[name]) for name in connections if _follows_a_cluster(name)]
+        from django_backend.aliases import following  # noqa: PLC0415 - it knows the engine, which knows this class
+
         here = Alias.of(self.connection.alias, self.connection.settings_dict)
-        return ("patroni", cluster_of(here, aliases), self._get_test_db_name())
+        name = self._get_test_db_name()  # type: ignore[attr-defined]  # django-stubs lacks it
+        return ("patroni", cluster_of(here, following()), name)
 
     def create_test_db(self, *args: Any, **kwargs: Any) -> str:
         """Create the test database on the primary, whatever the alias is for."""
@@ -44,7 +48,3 @@ class PatroniCreationMixin(_Base):
         go_to_primary(self.connection.settings_dict, mirrored)
         self.connection.close()
         self.connection.close_pool()
-
-
-def _follows_a_cluster(alias: str) -> bool:
-    return hasattr(connections[alias], "patroni_config")

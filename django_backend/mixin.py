@@ -176,8 +176,9 @@ class PatroniMixin(_Base):
         params = {**self.get_connection_params(), "autocommit": True}
         assert self._discovery is not None and self._config is not None  # noqa: S101, PT018 - by get_connection_params
         source = Source(self._discovery, self._config)
+        configure = self._configure_connection  # type: ignore[attr-defined]  # django-stubs lacks it
         try:
-            return PatroniPool(source, params, configure=self._configure_connection, **options)
+            return PatroniPool(source, params, configure=configure, **options)
         except TypeError as exc:
             raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {exc}") from exc
 
@@ -240,7 +241,7 @@ class PatroniMixin(_Base):
         execute: Callable[..., Any],
         sql: Any,
         params: Any,
-        many: bool,
+        many: bool,  # noqa: FBT001 - Django calls it so
         context: dict[str, Any],
     ) -> Any:
         """Execute a statement; where it provably did not run, or only read, once more on another server.
@@ -324,14 +325,14 @@ class PatroniMixin(_Base):
 
     def _commit(self) -> None:
         try:
-            super()._commit()
+            super()._commit()  # type: ignore[misc]  # django-stubs lacks it
         except Error as exc:
             self._report(exc)
             raise
 
     def _rollback(self) -> None:
         try:
-            super()._rollback()
+            super()._rollback()  # type: ignore[misc]  # django-stubs lacks it
         except Error as exc:
             self._report(exc)
             raise

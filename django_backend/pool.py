@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -28,6 +28,9 @@ logger = logging.getLogger("patroni_db.django")
 _GRACE: Final = 1.0
 
 
+C = TypeVar("C", bound="PooledConnection")
+
+
 class Source:
     """Where a pool's connections come from.
 
@@ -40,14 +43,15 @@ class Source:
         self.config = config
         self.failure: Exception | None = None
 
-    def acquire(self, connect: Callable[[Attempt], PooledConnection]) -> PooledConnection:
+    def acquire(self, connect: Callable[[Attempt], C]) -> C:
         """Return a stamped connection made with `connect`; remember why when there is none."""
         try:
-            connection, connection.stamp = acquire(self.discovery, self.config, connect)
+            connection, stamp = acquire(self.discovery, self.config, connect)
         except Exception as exc:
             self.failure = exc
             raise
         self.failure = None
+        connection.stamp = stamp
         return connection
 
 
@@ -64,7 +68,7 @@ class PooledConnection(psycopg.Connection[Any]):
         def connect(attempt: Attempt) -> Self:
             return make(conninfo, **attempt_params(kwargs, attempt))
 
-        return source.acquire(connect)  # type: ignore[return-value,arg-type]  # what `connect` makes
+        return source.acquire(connect)
 
     def why_unusable(self, source: Source) -> str | None:
         """Return why this connection must not be handed out again; None when it may. No round trip."""

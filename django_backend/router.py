@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
-from django_backend.mixin import PatroniMixin
-from django_backend.pairing import Alias, pair
+from django_backend.aliases import following
+from django_backend.pairing import pair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from django.db.models import Model
+
+    from django_backend.pairing import Alias
 
 __all__ = ["PrimaryReplicaRouter"]
 
@@ -67,14 +69,18 @@ class PrimaryReplicaRouter:
         return origin if origin in readers else readers[0]
 
     @cached_property
+    def _aliases(self) -> Sequence[Alias]:
+        return following()
+
+    @cached_property
     def _partners(self) -> Mapping[str, str]:
         """The primary's alias by replicas' alias."""
-        return pair(Alias.of(name, connections.settings[name]) for name in connections if _is_ours(name))
+        return pair(self._aliases)
 
     @cached_property
     def _primaries(self) -> Mapping[str, str]:
         """The primary's alias by each alias of its database; an alias without a partner is on its own."""
-        return {name: self._partners.get(name, name) for name in connections if _is_ours(name)}
+        return {alias.name: self._partners.get(alias.name, alias.name) for alias in self._aliases}
 
     @cached_property
     def _readers(self) -> Mapping[str, tuple[str, ...]]:
@@ -82,10 +88,6 @@ class PrimaryReplicaRouter:
         for name, primary in self._partners.items():
             readers[primary] = (*readers.get(primary, ()), name)
         return readers
-
-
-def _is_ours(alias: str) -> bool:
-    return isinstance(connections[alias], PatroniMixin)
 
 
 def _is_in_transaction(alias: str) -> bool:

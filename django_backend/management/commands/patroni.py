@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from django_backend.mixin import PatroniMixin
+from django_backend.aliases import wrappers
 from patroni_db.cli.document import error_document, status_document
 from patroni_db.cli.text import plain, size, tags
 from patroni_db.cli.view import View, look
 from patroni_db.errors import DiscoveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from django.core.management.base import CommandParser
+
+    from patroni_db.config import PatroniConfig
 
 __all__ = ["Command"]
 
@@ -60,43 +62,44 @@ class Command(BaseCommand):
         if isinstance(result, DiscoveryError):
             self.stderr.write(self.style.ERROR(f"{names}: {plain(str(result))}"))
             return
-        scope = plain(result.topology.scope or "unnamed cluster")
-        self.stdout.write(f"{self.style.MIGRATE_HEADING(scope)} ({names}), as told by {result.source}")
+        self.stdout.write(self.style.MIGRATE_HEADING(names))
         if importlib.util.find_spec("rich") is not None:
             from rich.console import Console  # noqa: PLC0415 - of the extra "cli"
 
             from patroni_db.cli.render import ViewDisplay  # noqa: PLC0415 - the same
 
-            Console(file=self.stdout).print(ViewDisplay(result))
+            Console(file=cast("IO[str]", self.stdout)).print(ViewDisplay(result))
         else:
+            self.stdout.write(f"cluster {plain(result.topology.scope or 'without a name')}")
             self.stdout.write("\n".join(_table(_rows(result))))
 
 
-def _chosen(aliases: Sequence[str] | None) -> list[str]:
-    """Return the aliases asked for, or all that follow a cluster.
+def _chosen(aliases: Sequence[str] | None) -> dict[str, PatroniConfig]:
+    """Return the aliases asked for, or all that follow a cluster, with their settings.
 
     :raises CommandError: there is no such alias, or it follows no cluster
+    :raises ImproperlyConfigured: naming a wrong setting
     """
+    known = wrappers()
     for alias in aliases or ():
         if alias not in connections:
             raise CommandError(f"There is no alias {alias!r} in DATABASES.")
-        if not isinstance(connections[alias], PatroniMixin):
+        if alias not in known:
             raise CommandError(f"Alias {alias!r} does not have the engine django_backend.")
-    chosen = list(dict.fromkeys(aliases or (a for a in connections if isinstance(connections[a], PatroniMixin))))
-    if not chosen:
+    if not known:
         raise CommandError("No alias in DATABASES has the engine django_backend.")
-    return chosen
+    return {alias: known[alias].patroni_config for alias in aliases or known}
 
 
-def _looks(aliases: Iterable[str]) -> list[tuple[list[str], View | DiscoveryError]]:
+def _looks(chosen: Mapping[str, PatroniConfig]) -> list[tuple[list[str], View | DiscoveryError]]:
     """Look at each cluster once, and return what was seen with the aliases that use it."""
-    groups: dict[Any, list[str]] = {}
-    for alias in aliases:
-        groups.setdefault(connections[alias].patroni_config.discovery_key, []).append(alias)
+    groups: dict[Hashable, list[str]] = {}
+    for alias, config in chosen.items():
+        groups.setdefault(config.discovery_key, []).append(alias)
     results: list[tuple[list[str], View | DiscoveryError]] = []
     for group in groups.values():
         try:
-            results.append((group, look(connections[group[0]].patroni_config)))
+            results.append((group, look(chosen[group[0]])))
         except DiscoveryError as exc:
             results.append((group, exc))
     return results
