@@ -33,9 +33,9 @@ def place(request: HttpRequest) -> HttpResponse:
             order = place_order(wanted["customer"], {wanted["product"].pk: wanted["quantity"]})
         except (OutOfStock, UnknownProduct) as exc:
             form.add_error("quantity", str(exc))
-        else:
-            return HttpResponseRedirect(order.get_absolute_url())
-    return _page(request, form, status=409 if form.is_bound else 200)
+            return _page(request, form, status=409)
+        return HttpResponseRedirect(order.get_absolute_url())
+    return _page(request, form, status=400)
 
 
 @require_safe

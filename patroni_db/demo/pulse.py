@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -15,18 +16,15 @@ _BARS = "▁▂▃▄▅▆▇█"
 _NOTHING = "·"
 
 
-def bars(counts: Sequence[int], style: str, *, full: int | None = None) -> Text:
-    """Return one character for each count: a bar, or a red dot where nothing succeeded.
+def bars(counts: Sequence[int], style: str) -> Text:
+    """Return a character for each count: a bar, the highest for the largest count; a red dot for nothing.
 
     :param counts: successes in equal spans of time
     :param style: of the bars
-    :param full: the count that fills a cell; by default the largest
     """
-    top = max(full or max(counts, default=0), 1)
+    top = max(counts, default=0)
     text = Text(no_wrap=True)
-    for count in counts:
-        if count:
-            text.append(_BARS[min(count * len(_BARS) // (top + 1), len(_BARS) - 1)], style)
-        else:
-            text.append(_NOTHING, "bold red")
+    for worked, group in itertools.groupby(counts, key=bool):
+        marks = (_BARS[min(count * len(_BARS) // (top + 1), len(_BARS) - 1)] if worked else _NOTHING for count in group)
+        text.append("".join(marks), style if worked else "bold red")
     return text

@@ -72,12 +72,12 @@ class Demo:
         self._settings = settings
         self._screen: Screen | None = None
         replication = "synchronous" if settings.synchronous else "asynchronous"
-        self._up = Step(f"Start a real cluster: etcd, {settings.nodes} Patroni nodes, {replication} replication")
-        self._migrate = Step("Migrate the example project through the engine")
-        self._calm = Step("Let Django and SQLAlchemy clients work")
+        self._up = Step(f"Start etcd and {settings.nodes} Patroni nodes, {replication}")
+        self._migrate = Step("Migrate the example project")
+        self._calm = Step("Let Django and SQLAlchemy work")
         self._switchover = Step("Switch over to another primary")
-        self._crash = Step("Kill the primary's PostgreSQL (SIGKILL)")
-        self._count = Step("Look for every write in the surviving primary")
+        self._crash = Step("Kill the primary's PostgreSQL")
+        self._count = Step("Look for every write")
         self.stage = Stage((self._up, self._migrate, self._calm, self._switchover, self._crash, self._count))
 
     def run(self, screen: Screen) -> Report:
@@ -90,10 +90,10 @@ class Demo:
         self._screen = screen
         root = find_project()
         settings = self._settings
-        with self._doing(self._up) as news:
-            cluster = LocalCluster(settings.nodes, settings.synchronous, progress=news)
-            cluster.start()
-        with cluster:
+        with contextlib.ExitStack() as stack:
+            with self._doing(self._up) as news:
+                cluster = stack.enter_context(LocalCluster(settings.nodes, settings.synchronous, progress=news))
+                news(f"led by {cluster.leader}")
             folder = _make_folder(cluster.directory)
             project = Project(root, _environment(cluster))
             nodes = {node.host: node.name for node in cluster.nodes}
@@ -107,7 +107,7 @@ class Demo:
             with self._doing(self._count) as news:
                 leader = cluster.wait_for_leader()
                 rows, books = read_ledger(cluster.conninfo(leader, dbname=cluster.dbname), nodes, stock)
-                news(f"{len(rows):,} writes found in {leader}")
+                news(f"{len(rows):,} found in {leader}")
             return make_report(history, rows, books, CLIENTS, _kind_of(cluster))
 
     def _observe(self, cluster: LocalCluster, project: Project, folder: Path, nodes: Mapping[str, str]) -> History:
@@ -128,7 +128,7 @@ class Demo:
                 if self._screen is not None:
                     self._screen.watch(stage)
                 began = time.monotonic()
-                news("all is well")
+                news("all are at work")
                 self._rest(processes)
             for step, kind in ((self._switchover, FaultKind.SWITCHOVER), (self._crash, FaultKind.FAILOVER)):
                 with self._doing(step) as news:
@@ -137,7 +137,7 @@ class Demo:
                     faults.append(fault)
                     recovered = self._until_taken(oracle, fault)
                     self._until_at_work(recovered, processes, _RECOVERY_TIMEOUT)
-                    news(f"{fault.old} \N{RIGHTWARDS ARROW} {fault.new}, every client is at work again")
+                    news(f"{fault.old} \N{RIGHTWARDS ARROW} {fault.new}, all are at work again")
                     self._rest(processes)
             ended = time.monotonic()
             stop_all(processes)
@@ -200,11 +200,11 @@ class Demo:
 def _make_fault(cluster: LocalCluster, kind: FaultKind, news: Callable[[str], None]) -> Fault:
     old = cluster.wait_for_leader()
     if kind is FaultKind.SWITCHOVER:
-        news(f"Patroni was asked to move the leader away from {old}")
+        news(f"asked Patroni to move the leader away from {old}")
         at = time.monotonic()
         new = cluster.switchover()
     else:
-        news(f"the postmaster of {old} was killed")
+        news(f"killed (SIGKILL) the postmaster of {old}")
         at = time.monotonic()
         cluster.kill_postgres(old)
         new = cluster.wait_for_leader(other_than=old)

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["LiveScreen", "PlainScreen"]
 
 _REFRESH = 8
-_CELLS = 40
+# Columns that everything beside the bars takes, and the bars themselves.
+_BESIDE = 58
+_FEWEST_CELLS, _MOST_CELLS = 16, 60
 _CELL = 0.5
 # Seconds without success that are worth a word; a healthy lane has some dozens of successes in that time.
 _NOTICEABLE = 0.5
-_NAME = 26
+_NAME = 24
 
 
 class PlainScreen:
@@ -104,6 +106,10 @@ class LiveScreen:
 
     def _steps(self) -> Table:
         table = Table.grid(padding=(0, 1))
+        table.add_column()
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True, overflow="ellipsis")
         now = time.monotonic()
         for step in self._stage.steps:
             if step.state is StepState.DONE:
@@ -135,26 +141,27 @@ class LiveScreen:
 
     def _clients(self) -> Table:
         now = time.monotonic()
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("", min_width=_NAME)
-        table.add_column(f"last {_CELLS * _CELL:.0f} seconds", no_wrap=True)
-        table.add_column("a second", justify="right")
+        cells = min(max(self._live.console.width - _BESIDE, _FEWEST_CELLS), _MOST_CELLS)
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("", min_width=_NAME, no_wrap=True)
+        table.add_column(f"last {cells * _CELL:.0f} s", min_width=cells, no_wrap=True, justify="right")
+        table.add_column("/s", justify="right", min_width=3)
         table.add_column("done", justify="right")
         table.add_column("errors", justify="right")
-        table.add_column("")
-        table.add_row(Text("the cluster itself", "italic"), "", "", "", "", self._clusters_outage(now))
+        table.add_column("", no_wrap=True, min_width=13)
+        table.add_row(Text("the cluster itself", "italic green"), "", "", "", "", self._clusters_outage(now))
         for view in self._stage.clients:
-            table.add_row(*self._client(view, now))
+            table.add_row(*self._client(view, now, cells))
         return table
 
     def _clusters_outage(self, now: float) -> Text:
         latest = self._stage.oracle.last_success() if self._stage.oracle else None
         if latest is None or now - latest < _NOTICEABLE:
-            return Text("takes writes", "green")
-        return Text(f"takes no write for {now - latest:.1f} s", "bold red")
+            return Text("up", "green")
+        return Text(f"down {now - latest:.1f} s", "bold red")
 
-    def _client(self, view: ClientView, now: float) -> tuple[RenderableType, ...]:
-        counts = view.pulse(now, _CELLS, _CELL)
+    def _client(self, view: ClientView, now: float, cells: int) -> tuple[RenderableType, ...]:
+        counts = view.pulse(now, cells, _CELL)
         waiting = view.waiting(now)
         errors = view.reader.errors
         return (
@@ -163,5 +170,5 @@ class LiveScreen:
             f"{sum(counts[-3:-1]) / (2 * _CELL):,.0f}",
             f"{view.reader.operations:,}",
             Text(str(errors), "yellow" if errors else "dim"),
-            Text(f"waits for {waiting:.1f} s", "red") if waiting > _NOTICEABLE else Text("at work", "green"),
+            Text(f"waits {waiting:.1f} s", "red") if waiting > _NOTICEABLE else Text("at work", "green"),
         )

@@ -60,7 +60,12 @@ class ClientView:
     reader: JournalReader
 
     def pulse(self, now: float, cells: int, width: float) -> list[int]:
-        """Return successes in each of the last `cells` spans of `width` seconds, the oldest first."""
+        """Return successes in each of the last `cells` spans of `width` seconds, the oldest first.
+
+        Spans before the first success of all are left out.
+        """
+        first = min((times[0] for times in self._lanes() if times), default=now)
+        cells = min(cells, int((now - first) / width) + 1)
         counts = [0] * cells
         for times in self._lanes():
             for time_ in times[bisect.bisect(times, now - cells * width) :]:

@@ -28,7 +28,7 @@ __all__ = ["summary"]
 _NAME = 25
 _SHOWN_FINDINGS = 5
 # Characters that the time behind the cluster takes, a blank before it included.
-_BEHIND = 7
+_BEHIND = 6
 _FAULT_NAMES = {FaultKind.SWITCHOVER: "switchover", FaultKind.FAILOVER: "crash"}
 
 
@@ -48,7 +48,7 @@ def summary(report: Report) -> RenderableType:
         _verdict(report),
         Text(),
     ]
-    return Padding(Group(*parts), (1, 1, 0, 1))
+    return Padding(Group(*parts), (1, 0, 0, 1), expand=False)
 
 
 def _title(report: Report) -> Text:
@@ -66,7 +66,7 @@ def _pulses(report: Report) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(min_width=_NAME, no_wrap=True)
     table.add_column(no_wrap=True)
-    table.add_row(Text("  the cluster itself", "italic"), bars(report.pulse, "green"))
+    table.add_row(Text("  the cluster itself", "italic green"), bars(report.pulse, "green"))
     for client in report.clients:
         table.add_row(f"  {client.spec.label}", bars(client.pulse, "cyan" if client.spec.writes else "blue"))
     table.add_row("", _marks(report))
@@ -88,16 +88,16 @@ def _marks(report: Report) -> Text:
 
 
 def _table(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=True, padding=(0, 1))
-    table.add_column("Time without success", min_width=_NAME - 3, no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
+    table.add_column("  Time without success", min_width=_NAME - 2, no_wrap=True)
     table.add_column("done", justify="right")
     for fault in report.faults:
         table.add_column(_FAULT_NAMES[fault.kind], justify="right", no_wrap=True)
-    table.add_column("failed: in\nflight", justify="right")
-    table.add_column("begun\nafter", justify="right")
+    table.add_column("failed\nin flight", justify="right")
+    table.add_column("failed\nlater", justify="right")
     clusters = [outage.gap if outage else None for outage in report.outages]
     own = [_seconds(gap).append(" " * _BEHIND) for gap in clusters]
-    table.add_row(Text("the cluster itself", "italic green"), "", *own, "", "", end_section=True)
+    table.add_row(Text("  the cluster itself", "italic green"), "", *own, "", "", end_section=True)
     for client in report.clients:
         gaps = [
             _seconds(gap).append(_behind(gap, cluster) if client.spec.writes else " " * _BEHIND, "dim")
@@ -105,7 +105,7 @@ def _table(report: Report) -> Table:
         ]
         late = client.errors[Moment.DURING_OUTAGE] + client.errors[Moment.OTHERWISE]
         failed = _number(client.errors[Moment.IN_FLIGHT], "yellow"), _number(late, "bold red")
-        table.add_row(client.spec.label, f"{client.succeeded:,}", *gaps, *failed)
+        table.add_row(f"  {client.spec.label}", f"{client.succeeded:,}", *gaps, *failed)
     return table
 
 
@@ -128,9 +128,9 @@ def _number(number: int, style: str) -> Text:
 
 def _legend() -> Text:
     return Text(
-        "  The worst thread or task of each client; +: longer than the cluster itself,\n"
-        "  where no node took a write sent by psycopg alone every 20 ms. In flight: begun\n"
-        "  before the primary went. Begun after: should have waited, must be 0.",
+        "  Each client's slowest thread or task, +longer than the cluster itself, where\n"
+        "  no node took a write that psycopg alone sent every 20 ms. In flight: under way\n"
+        "  when the primary went. Later: should have waited for the next; must be 0.",
         "dim",
     )
 
