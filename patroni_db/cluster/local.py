@@ -271,12 +271,17 @@ class LocalCluster:
         :param timeout: seconds to wait at most; without it, for ever
         :returns: whether it has ended
         """
-        if self._lease is None:
+        if self._lease is not None:
+            try:
+                self._lease.process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return False
             return True
-        try:
-            self._lease.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return False
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._control is not None and self._control.exists():
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL)
         return True
 
     @classmethod
