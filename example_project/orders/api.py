@@ -6,6 +6,7 @@ import json
 import uuid
 from typing import Any
 
+from django.db import router
 from django.http import HttpRequest, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.csrf import csrf_exempt
@@ -39,9 +40,9 @@ def orders(request: HttpRequest) -> JsonResponse:
 
 @require_safe
 def order(request: HttpRequest, pk: int) -> JsonResponse:
-    """Return one order."""
-    found = get_object_or_404(Order.objects.prefetch_related("lines__product"), pk=pk)
-    return JsonResponse(_as_json(found))
+    """Return one order, read from the primary: who has just placed it must find it."""
+    placed = Order.objects.using(router.db_for_write(Order)).prefetch_related("lines__product")
+    return JsonResponse(_as_json(get_object_or_404(placed, pk=pk)))
 
 
 @require_safe

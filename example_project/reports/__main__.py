@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 from example_project.reports.job import make_report, reader_engine, writer_engine
@@ -16,7 +17,9 @@ def main() -> None:
     reader, writer = reader_engine(), writer_engine()
     try:
         while True:
-            make_report(reader, writer)
+            report = make_report(reader, writer)
+            sys.stdout.write(f"{report.orders} orders, {report.revenue} in all; stored by {report.server}\n")
+            sys.stdout.flush()
             if every is None:
                 break
             time.sleep(every)

@@ -56,12 +56,14 @@ CLIENTS = (
 )
 
 
-def find_project() -> Path:
+def find_project(places: Sequence[Path] | None = None) -> Path:
     """Return the folder that holds ``example_project``.
 
+    :param places: where to look; by default where Python imports from, beside this package, and here
     :raises ConfigError: when it is not here, or what it needs is not installed
     """
-    places = [*map(Path, import_path()), Path(__file__).resolve().parents[2], Path.cwd()]
+    if places is None:
+        places = [*map(Path, import_path()), Path(__file__).resolve().parents[2], Path.cwd()]
     root = next((place for place in places if (place / "example_project/traffic/__main__.py").is_file()), None)
     if root is None:
         raise ConfigError(

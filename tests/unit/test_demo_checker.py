@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from rich.console import Console
 
 from patroni_db.demo.checker import Verdict, check
-from patroni_db.demo.clients import ClientSpec
+from patroni_db.demo.clients import ClientSpec, find_project
 from patroni_db.demo.history import Fault, FaultKind, History, Outcome, Probe, Read, Row, Sighting, Write
 from patroni_db.demo.journal import Journal, JournalReader, described
 from patroni_db.demo.ledger import Books
@@ -19,6 +20,7 @@ from patroni_db.demo.pulse import bars
 from patroni_db.demo.reigns import Reign, reigns
 from patroni_db.demo.report import Moment, Report, make_report, moment_of
 from patroni_db.demo.summary import summary
+from patroni_db.errors import ConfigError
 
 # n1 is primary until 10, n2 from 12.
 PRIMARIES = (Reign("n1", 1, 0.0, 10.0, led=True), Reign("n2", 2, 12.0, 20.0, led=True))
@@ -155,7 +157,7 @@ class TestOutages:
 
 
 class TestMoments:
-    OUTAGE = Outage(Gap(10.0, 12.0), down=10.02)
+    OUTAGE: ClassVar[Outage] = Outage(Gap(10.0, 12.0), down=10.02)
 
     @pytest.mark.parametrize(
         ("began", "ended", "moment"),
@@ -174,7 +176,7 @@ class TestMoments:
 
 
 class TestJournal:
-    NODES = {"127.0.0.1": "n1"}
+    NODES: ClassVar[dict[str, str]] = {"127.0.0.1": "n1"}
 
     def test_what_is_written_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "journal"
@@ -308,3 +310,15 @@ class TestSummary:
 
     def test_bars_show_where_nothing_succeeded(self) -> None:
         assert bars([0, 1, 8, 0], "cyan").plain == "·▁█·"
+
+
+class TestProject:
+    def test_is_where_its_files_are(self, tmp_path: Path) -> None:
+        folder = tmp_path / "example_project" / "traffic"
+        folder.mkdir(parents=True)
+        (folder / "__main__.py").touch()
+        assert find_project([tmp_path / "elsewhere", tmp_path]) == tmp_path.resolve()
+
+    def test_is_only_in_a_checkout(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="run it at a checkout's root"):
+            find_project([tmp_path])
