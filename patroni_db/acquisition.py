@@ -36,6 +36,8 @@ ATTEMPT_TIMEOUT: Final = 2.0
 _LEAST_TIMEOUT: Final = 0.1
 # A refusal comes at once; an attempt that took longer than this ran into its timeout.
 _PROMPT: Final = 0.9 * ATTEMPT_TIMEOUT
+# A primary that is not ready yet is asked again this soon, also between two looks.
+_KNOCKING_PAUSE: Final = 0.05
 # A server that accepts connections but not ours may just have come up between the two: ask it twice.
 _REFUSALS_THAT_COUNT: Final = 2
 
@@ -120,6 +122,8 @@ class Acquisition:
         if kept is None:
             self._round_size, self._untried = len(stamps), stamps[1:]
             return self._attempt(stamps[0])
+        if self._round_failed and self._config.target is Target.PRIMARY:
+            remaining = min(remaining, _KNOCKING_PAUSE)
         self._round_failed = False
         if self._discovery.snapshot is None and self._discovery.failure is None:
             remaining = max(remaining, self._config.timeout)  # the very first look is under way

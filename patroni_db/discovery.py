@@ -19,17 +19,20 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from cachetools import TLRUCache, TTLCache
 
+from patroni_db.apis import Apis
 from patroni_db.client import PatroniClient
 from patroni_db.errors import DiscoveryError, NoPrimaryError
 from patroni_db.gate import PrimaryGate
 from patroni_db.network import AddressBook
 from patroni_db.selection import Target, candidates
 from patroni_db.signals import Signal
+from patroni_db.views import View, best_view, confirmed_leaders
 from patroni_db.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from patroni_db.client import NodeStatus
     from patroni_db.config import PatroniConfig
     from patroni_db.topology import Address, Member, Topology
 
@@ -43,9 +46,15 @@ logger = logging.getLogger("patroni_db.discovery")
 # where nobody seeks one, after a while.
 _ALARM_PAUSE: Final = 0.1
 _ALARM_LENGTH: Final = 3.0
+# So long after its Patroni fell silent a leader has lost its lock (Patroni's default ttl), or is none the worse for it.
+_SILENT_LEADER: Final = 30.0
+# In an alarm views this old still count beside newer ones of other APIs.
+_ALARM_MEMORY: Final = 0.25
+# So long some node may still name a leader that another knows to be gone; /cluster follows within 50 ms (recorded).
+_FORMER_MEMORY: Final = 0.5
 # A view counts as fresh for this many calm cadences; for one alarm pause while there is no leader.
 _CALM_LOOKS: Final = 3
-# An API that failed is asked after the others for this long, and a failed member tried last.
+# A failed member is tried last for this long.
 _QUARANTINE: Final = 5.0
 # Only a view that is older than Patroni's default ttl may be replaced by one of an earlier timeline.
 _TIMELINE_MEMORY: Final = 30.0
@@ -114,16 +123,19 @@ class Discovery:
     def _start_clean(self) -> None:
         """Make everything that must not be shared with another process. What was seen is kept: it is immutable."""
         self._lock = threading.Lock()
-        self._client = self._make_client(self.config)
+        self._publishing = threading.Lock()
+        self._apis = Apis(self.config, self.clock, self._make_client)
+        self._views: dict[str, View | DiscoveryError] = {}
+        self._statuses: dict[str, NodeStatus | None] = {}
+        # The leader seen last before this one, and until when views that still name it are not believed.
+        self._former: tuple[str | None, float] = (None, -math.inf)
         self._watcher: Watcher | None = None
         self._failure: DiscoveryError | None = None
         self._looks = 0
         self._alarm_ends = -math.inf
-        self._turn = 0
-        self._failing: set[str] = set()
         # Lifetime by health: a view without a leader is stale almost at once, a healthy one after some calm looks.
         self._fresh: TLRUCache[str, Snapshot] = TLRUCache(1, ttu=_expiry(self.config.refresh), timer=self.clock)
-        self._resting: TTLCache[Hashable, bool] = TTLCache(1024, _QUARANTINE, timer=self.clock)
+        self._resting: TTLCache[str, bool] = TTLCache(1024, _QUARANTINE, timer=self.clock)
         self._subscribers: tuple[Callable[[Snapshot], None], ...] = ()
         self.looked = Signal()
         self.gate = PrimaryGate()
@@ -183,7 +195,7 @@ class Discovery:
     def resting(self) -> frozenset[str]:
         """Return the names of members in quarantine."""
         with self._lock:
-            return frozenset(name for name in self._resting if isinstance(name, str))
+            return frozenset(self._resting)
 
     # -- Waiting ---------------------------------------------------------------------------------------------
 
@@ -237,11 +249,9 @@ class Discovery:
         :param member: the member it happened on, which rests in quarantine
         :param address: its address; when it was the proved primary it must be proved anew
         """
-        now = self.clock()
-        with self._lock:
-            calm = self._alarm_ends < now
-            self._alarm_ends = now + _ALARM_LENGTH
-            if member is not None:
+        calm = self._raise_alarm(_ALARM_LENGTH)
+        if member is not None:
+            with self._lock:
                 self._resting[member] = True
         if address is not None:
             self.gate.disprove(address)
@@ -281,82 +291,140 @@ class Discovery:
             watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.stop()
-        self._client.close()
+        self._apis.close()
 
     _looking = False
 
     def look(self) -> float:
-        """Ask the APIs in turn until one gives an acceptable view. Called by the watcher alone.
+        """Ask the APIs: in turn until one gives an acceptable view, or in an alarm all at once.
+
+        Called by the watcher alone.
 
         :returns: seconds until the next look is due
         """
+        began = self.clock()
         with self._lock:
             self._looking = True
-        failures: list[DiscoveryError] = []
         try:
-            for url in self._endpoints():
-                try:
-                    self._publish(url, self._accept(url, self._client.cluster(url)))
-                except DiscoveryError as exc:
-                    failures.append(exc)
-                    self._note_api(url, exc)
-                else:
-                    failures.clear()
-                    self._note_api(url, None)
-                    break
+            if self._is_alarmed():
+                self._look_everywhere()
+            else:
+                self._look_in_turn()
         finally:
             with self._lock:
                 self._looking = False
                 self._looks += 1
-                self._failure = DiscoveryError.combined(failures) if failures else None
             self.looked.notify_all()
-        return self._pause()
+        if self._is_alarmed():
+            return max(0.0, began + _ALARM_PAUSE - self.clock())
+        return self.config.refresh * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
 
-    def _note_api(self, url: str, failure: DiscoveryError | None) -> None:
-        """Let an API that failed rest, and log when it begins or ends to fail."""
-        with self._lock:
-            if failure is None:
-                self._resting.pop(("api", url), None)
+    def _look_in_turn(self) -> None:
+        failures: list[DiscoveryError] = []
+        leader_url = self._leader_url(self._snapshot.topology) if self._snapshot else None
+        for url in self._endpoints(leader_url):
+            try:
+                view = self._apis.ask(url)
+                self._accept(view, self._apis.ask_node)
+            except DiscoveryError as exc:
+                failures.append(exc.with_traceback(None))  # its frames would keep us alive, and our thread
+                if self._apis.note(url, exc) and url == leader_url:
+                    self._raise_alarm(_SILENT_LEADER)
             else:
-                self._resting["api", url] = True
-        if failure is None and url in self._failing:
-            self._failing.discard(url)
-            logger.info("%s answers again", url)
-        elif failure is not None and url not in self._failing:
-            self._failing.add(url)
-            # As text: a handler that keeps records would keep the traceback, and with it us and our thread.
-            logger.warning("Patroni API failed: %s", str(failure))
+                failures.clear()
+                self._apis.note(url, None)
+                self._publish(view)
+                break
+        self._failure = DiscoveryError.combined(failures) if failures else None
+        if not failures and self._system_identifier is None:
+            self._learn_identity(view.url)
 
-    def _endpoints(self) -> tuple[str, ...]:
-        """Return all APIs known, learned ones first, in turn, those that failed lately last."""
+    def _look_everywhere(self) -> None:
+        urls = self._endpoints()
+        with self._publishing:
+            self._views = {url: self._views[url] for url in urls if url in self._views}
+        self._apis.ask_all(urls, self._landed, _ALARM_PAUSE)
+        with self._publishing:
+            answers = [self._views.get(url) for url in urls]
+        failures = [answer for answer in answers if isinstance(answer, DiscoveryError)]
+        self._failure = DiscoveryError.combined(failures) if len(failures) == len(urls) else None
+
+    def _landed(self, url: str, answer: View | DiscoveryError) -> None:
+        """Take an answer that came in an alarm, and publish what is best of all that came lately."""
+        with self._publishing:
+            self._statuses[url] = answer.status if isinstance(answer, View) else None
+            try:
+                if isinstance(answer, View):
+                    self._accept(answer, self._status_known)
+            except DiscoveryError as exc:
+                answer = exc.with_traceback(None)
+            self._views[url] = answer
+            self._apis.note(url, answer if isinstance(answer, DiscoveryError) else None)
+            if isinstance(answer, DiscoveryError):
+                return
+            now = self.clock()
+            recent = now - _ALARM_MEMORY
+            views = [view for view in self._views.values() if isinstance(view, View) and view.at >= recent] or [answer]
+            leader_url = {view.url: leading for view in views if (leading := self._leader_url(view.topology))}
+            confirmed = confirmed_leaders(views)
+            best = best_view(views, confirmed, leader_url)
+            leader = best.topology.leader
+            returns = leader is not None and (leader.name, True) == (self._former[0], now < self._former[1])
+            if returns and leader_url.get(best.url) not in confirmed:
+                return  # another node has not heard yet
+            self._publish(best)
+        self.looked.notify_all()
+
+    def _status_known(self, url: str) -> NodeStatus:
+        status = self._statuses.get(url)
+        if status is None:
+            raise DiscoveryError(url, "has not said what it is", transient=True)
+        return status
+
+    def _leader_url(self, topology: Topology) -> str | None:
+        return self._book.api_url(topology.leader) if topology.leader else None
+
+    def _is_alarmed(self) -> bool:
         snapshot = self._snapshot
-        learned = self._book.api_urls(snapshot.topology) if snapshot else ()
-        urls = tuple(dict.fromkeys((*learned, *self.config.urls)))
-        turn = self._turn % len(urls)
-        self._turn += 1
-        with self._lock:
-            resting = {url for url in urls if ("api", url) in self._resting}
-        return tuple(sorted((*urls[turn:], *urls[:turn]), key=lambda url: url in resting))
+        sought = self.clock() < self._alarm_ends or self.gate.is_sought
+        return sought or snapshot is None or snapshot.topology.leader is None
 
-    def _accept(self, url: str, topology: Topology) -> Topology:
-        """Return `topology` if it may replace what is known, else raise the error that says why not."""
-        known = self._snapshot
+    def _raise_alarm(self, seconds: float) -> bool:
+        """Look in the alarm's cadence for `seconds` from now; return whether there was no alarm before."""
+        now = self.clock()
+        with self._lock:
+            calm = self._alarm_ends < now
+            self._alarm_ends = max(self._alarm_ends, now + seconds)
+        return calm
+
+    def _endpoints(self, first: str | None = None) -> tuple[str, ...]:
+        snapshot = self._snapshot
+        return self._apis.in_turn(self._book.api_urls(snapshot.topology) if snapshot else (), first)
+
+    def _accept(self, view: View, status_of: Callable[[str], NodeStatus]) -> None:
+        """Check that `view` may replace what is known.
+
+        :param status_of: tells what the node at a URL says of itself
+        :raises DiscoveryError: it may not, and why
+        """
+        url, topology = view.url, view.topology
         scope = self._scope
         if scope and topology.scope and topology.scope != scope:
             raise DiscoveryError(url, f"is an API of cluster {topology.scope!r}, not of {scope!r}")
         if not topology.members:
             raise DiscoveryError(url, "the cluster has no members yet", transient=True)
-        leader = topology.leader
+        known, leader = self._snapshot, topology.leader
         if known is not None and leader is not None and self._is_behind(known, leader):
-            self._check_earlier_timeline(url, known, leader)
-        return topology
+            self._check_earlier_timeline(url, known, leader, status_of)
 
     def _is_behind(self, known: Snapshot, leader: Member) -> bool:
         if leader.timeline is None or leader.timeline >= known.timeline:
             return False
         return self.clock() - known.seen_at <= _TIMELINE_MEMORY
 
-    def _check_earlier_timeline(self, url: str, known: Snapshot, leader: Member) -> None:
+    def _check_earlier_timeline(
+        self, url: str, known: Snapshot, leader: Member, status_of: Callable[[str], NodeStatus]
+    ) -> None:
         """Let the named leader itself explain an earlier timeline than the one known.
 
         A node's view can be a moment old, and would send writes back to a former primary. Two leaders are
@@ -370,7 +438,7 @@ class Discovery:
         if api_url is None:
             raise DiscoveryError(url, stale, transient=True)
         try:
-            status = self._client.node(api_url)
+            status = status_of(api_url)
         except DiscoveryError as exc:
             raise DiscoveryError(url, stale, transient=True) from exc
         promoted = status.is_primary and status.timeline is not None and status.timeline >= known.timeline
@@ -383,30 +451,34 @@ class Discovery:
         elif not promoted:
             raise DiscoveryError(url, stale, transient=True)
 
-    def _publish(self, url: str, topology: Topology) -> None:
-        known = self._snapshot
+    def _publish(self, view: View) -> None:
+        known, topology = self._snapshot, view.topology
         moved = known is None or known.topology.routing() != topology.routing()
         leader = topology.leader
         self._timeline = max(self._timeline, (leader.timeline or 0) if leader else 0)
         generation = (known.generation if known else 0) + moved
-        snapshot = Snapshot(topology, generation, url, self.clock(), self._timeline, self._book)
+        snapshot = Snapshot(topology, generation, view.url, self.clock(), self._timeline, self._book)
         with self._lock:
             self._snapshot = snapshot
             self._fresh["snapshot"] = snapshot
             subscribers = self._subscribers
         if moved:
+            former = known.topology.leader if known else None
+            if known is not None and (former and former.name) != (leader and leader.name):
+                if former is not None:
+                    self._former = (former.name, self.clock() + _FORMER_MEMORY)
+                self._raise_alarm(_ALARM_LENGTH)
             _log_routing(known.topology if known else None, topology)
+            self.gate.moved(snapshot.primary[1] if snapshot.primary else None)
             for callback in subscribers:
                 try:
                     callback(snapshot)
                 except Exception:  # a subscriber's own bug must not end the looking
                     logger.exception("a subscriber failed")
-        if self._system_identifier is None:
-            self._learn_identity(url)
 
     def _learn_identity(self, url: str) -> None:
         try:
-            self._system_identifier = self._client.node(url).system_identifier
+            self._system_identifier = self._apis.ask_node(url).system_identifier
         except DiscoveryError as exc:
             # Only needed to tell a new cluster from an old view; the next look asks again.
             logger.debug("system identifier not learned: %s", str(exc))
@@ -414,13 +486,6 @@ class Discovery:
     def _fresh_snapshot(self) -> Snapshot | None:
         with self._lock:
             return self._fresh.get("snapshot")
-
-    def _pause(self) -> float:
-        snapshot = self._snapshot
-        alarmed = self.clock() < self._alarm_ends or self.gate.is_sought
-        if alarmed or snapshot is None or snapshot.topology.leader is None:
-            return _ALARM_PAUSE
-        return self.config.refresh * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
 
     def _round(self) -> float:
         """Return how many seconds a look may take, and the one before it, which may be under way."""

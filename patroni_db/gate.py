@@ -33,32 +33,44 @@ class PrimaryGate:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._proved: Address | None = None
-        self._prober: object | None = None
+        # By the address they knock at; None is for the one who waits until there is one.
+        self._probers: dict[Address | None, object] = {}
         self.opened = Signal()
 
     @property
     def is_sought(self) -> bool:
         """Whether somebody probes at the moment."""
-        return self._prober is not None
+        return bool(self._probers)
 
     def admit(self, seeker: object, address: Address | None) -> Admission:
-        """Return what `seeker` may do about the primary said to be at `address` (None: there is none)."""
+        """Return what `seeker` may do about the primary said to be at `address` (None: there is none).
+
+        One prober for each address: who hangs at a frozen server holds nobody back from its successor.
+        """
         with self._lock:
             if address is not None and address == self._proved:
-                if self._prober is seeker:
-                    self._prober = None
+                self._withdraw(seeker)
                 return Admission.OPEN
-            if self._prober is None or self._prober is seeker:
-                self._prober = seeker
+            if self._probers.get(address) is seeker:
                 return Admission.PROBE
-            return Admission.WAIT
+            self._withdraw(seeker)
+            if address in self._probers:
+                return Admission.WAIT
+            self._probers[address] = seeker
+            return Admission.PROBE
 
     def leave(self, seeker: object) -> None:
         """Let the next one probe, if `seeker` was the one."""
         with self._lock:
-            if self._prober is not seeker:
+            if not self._withdraw(seeker):
                 return
-            self._prober = None
+        self.opened.notify_one()
+
+    def moved(self, address: Address | None) -> None:
+        """Let one of those who wait probe the primary that routing names now, unless somebody is at it."""
+        with self._lock:
+            if address is None or address in self._probers or not self._probers:
+                return
         self.opened.notify_one()
 
     def prove(self, address: Address, seeker: object | None = None) -> bool:
@@ -67,11 +79,10 @@ class PrimaryGate:
         :returns: whether it was closed before
         """
         with self._lock:
-            if self._proved == address and self._prober is None:
+            self._withdraw(seeker)
+            if self._proved == address:
                 return False
             self._proved = address
-            if self._prober is seeker:
-                self._prober = None
         self.opened.notify_all()
         return True
 
@@ -80,3 +91,10 @@ class PrimaryGate:
         with self._lock:
             if self._proved == address:
                 self._proved = None
+
+    def _withdraw(self, seeker: object) -> bool:
+        for address, prober in self._probers.items():
+            if prober is seeker:
+                del self._probers[address]
+                return True
+        return False

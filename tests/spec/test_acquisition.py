@@ -34,6 +34,7 @@ class Stage:
             self.look(text)
 
     def look(self, text: str) -> None:
+        self.clock.now += 1
         self.answers.set({name: members(text) for name in ("n1", "n2", "n3")})
         self.discovery.look()
 

@@ -58,20 +58,45 @@ def test_the_next_seed_is_asked_when_one_fails_and_each_failure_is_told() -> Non
         assert part in str(failure)
 
 
-def test_healthy_apis_take_turns_and_a_failed_one_rests() -> None:
+def test_the_leaders_api_is_asked_first_and_its_silence_is_an_alarm() -> None:
     stage = Stage()
     stage.everywhere(CALM)
-    stage.look(6)
-    assert [stage.answers.asked.count(f"http://n{i}:8008") for i in (1, 2, 3)] == [2, 2, 2]
-    stage.answers.set({"n2": "connection refused"})
+    stage.look()
     stage.answers.asked.clear()
-    stage.look(9)
-    assert stage.answers.asked.count("http://n2:8008") == 1
-    stage.answers.set({"n2": members(CALM)})
+    assert stage.discovery.look() > 1
+    assert stage.answers.asked == ["http://n1:8008"]
+    stage.answers.set({"n1": "connection refused"})
+    stage.answers.asked.clear()
+    assert stage.discovery.look() < 0.2
+    assert stage.primary == "n1"
+    stage.discovery.look()
+    assert set(stage.answers.asked) == {"http://n1:8008", "http://n2:8008", "http://n3:8008"}
+
+
+def test_an_alarm_about_a_silent_api_ends_although_it_stays_silent() -> None:
+    stage = Stage()
+    stage.everywhere(CALM)
+    stage.look()
+    stage.answers.set({"n1": "connection refused"})
+    stage.look(2)
     stage.clock.now += 60
+    assert stage.discovery.look() > 1
     stage.answers.asked.clear()
-    stage.look(3)
-    assert stage.answers.asked.count("http://n2:8008") == 1
+    assert stage.discovery.look() > 1
+    assert stage.answers.asked[0] != "http://n1:8008"
+
+
+def test_in_an_alarm_a_leader_that_confirms_itself_wins_over_one_that_does_not() -> None:
+    stage = Stage()
+    stage.everywhere(CALM)
+    stage.look()
+    stage.node("n1", "replica", timeline=1)
+    stage.node("n2", "primary", timeline=1)
+    stage.discovery.invalidate()
+    after = "n1:replica/stopped/tlNone n2:leader/running/tl1 n3:replica/running/tl1"
+    stage.answers.set({"n2": members(after)})
+    stage.look(2)
+    assert stage.primary == "n2"
 
 
 def test_learned_apis_are_asked_when_the_only_seed_is_gone() -> None:
@@ -133,6 +158,7 @@ def test_a_cluster_bootstrapped_anew_may_start_at_timeline_one_again() -> None:
     stage.everywhere(CALM)
     stage.look()
     assert stage.primary == "n1"
+    stage.node("n2", "primary", timeline=2, identity="7999999999999999999")
     stage.everywhere("n1:replica/streaming/tl2 n2:leader/running/tl2 n3:replica/streaming/tl2")
     stage.look()
     assert stage.primary == "n2"

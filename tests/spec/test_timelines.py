@@ -68,11 +68,12 @@ def test_timelines_never_go_backwards(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", PRIMARIES)
-def test_the_generation_moves_exactly_when_routing_does(case: str) -> None:
+def test_within_one_generation_routing_is_the_same(case: str) -> None:
     _, snapshots = watch(case)
     for before, after in pairwise(snapshots):
-        moved = before.topology.routing() != after.topology.routing()
-        assert after.generation - before.generation == moved
+        assert after.generation >= before.generation
+        if after.generation == before.generation:
+            assert after.topology.routing() == before.topology.routing()
 
 
 @pytest.mark.parametrize(("case", "former"), [("switchover", "n1"), ("postgres-crash-failover", "n2")])
