@@ -250,6 +250,8 @@ def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Atte
                 held = holds_role(driver_of(connection), connection, config.target)
                 if held is None:
                     held = _ask_role(connection) is config.target.in_hot_standby
+                if held:  # known before it is used: from here on a move of the leader ends it
+                    discovery.live.add(connection, step.stamp, config)
                 stamp = search.succeeded(step) if held else None
             except BaseException:
                 _close(connection)
@@ -287,6 +289,8 @@ async def acquire_async(
                 held = holds_role(driver_of(connection), connection, config.target)
                 if held is None:
                     held = await _ask_role_async(connection) is config.target.in_hot_standby
+                if held:  # known before it is used: from here on a move of the leader ends it
+                    discovery.live.add(connection, step.stamp, config)
                 stamp = search.succeeded(step) if held else None
             except BaseException:
                 await _close_async(connection)

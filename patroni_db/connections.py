@@ -139,8 +139,10 @@ def still_right(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool
     primary, for ``replica_preferred``) is right only while there is no first choice.
     """
     topology = snapshot.topology
-    member = topology.member(stamp.member) if stamp.member is not None else None
-    if member is None or snapshot.address_of(member) != stamp.address:
+    # The member of a fallback host has no name yet, but its address tells.
+    members = (m for m in topology.members if stamp.member in {None, m.name})
+    member = next((m for m in members if snapshot.address_of(m) == stamp.address), None)
+    if member is None:
         return False
     target = config.target
     reads = eligible_replica(member, max_lag=config.max_lag)

@@ -23,6 +23,7 @@ from patroni_db.apis import Apis
 from patroni_db.client import PatroniClient
 from patroni_db.errors import DiscoveryError, NoPrimaryError
 from patroni_db.gate import PrimaryGate
+from patroni_db.live import LiveConnections
 from patroni_db.network import AddressBook
 from patroni_db.selection import Target, candidates
 from patroni_db.signals import Signal
@@ -139,6 +140,7 @@ class Discovery:
         self._subscribers: tuple[Callable[[Snapshot], None], ...] = ()
         self.looked = Signal()
         self.gate = PrimaryGate()
+        self.live = LiveConnections()
 
     # -- What is known ---------------------------------------------------------------------------------------
 
@@ -470,6 +472,7 @@ class Discovery:
                 self._raise_alarm(_ALARM_LENGTH)
             _log_routing(known.topology if known else None, topology)
             self.gate.moved(snapshot.primary[1] if snapshot.primary else None)
+            self.live.end_wrong(snapshot)
             for callback in subscribers:
                 try:
                     callback(snapshot)

@@ -1,0 +1,127 @@
+"""The live connections of this process, so that those to the wrong server can be ended from outside.
+
+A session on a server that just stops answering hangs for ever, and one on a former primary that does not know
+it yet would still be written to. Both are ended from another thread than the one that uses them: by
+``shutdown`` on a duplicate of the socket that we own, so that a descriptor number the driver has closed and the
+process has reused can never be hit. The user of the connection gets his driver's own "connection lost".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import socket
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from patroni_db.connections import driver_of, still_right
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patroni_db.config import PatroniConfig
+    from patroni_db.connections import Stamp
+    from patroni_db.discovery import Snapshot
+
+__all__ = ["LiveConnections", "must_end"]
+
+logger = logging.getLogger("patroni_db.connections")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Live:
+    stamp: Stamp
+    config: PatroniConfig
+    connection: weakref.ref[Any]
+    end: Callable[[], None]
+    release: Callable[[], None]
+
+
+class LiveConnections:
+    """The connections that were acquired through one discovery and not collected yet."""
+
+    def __init__(self) -> None:
+        # Reentrant: a collected connection is forgotten by its finalizer, which may run in the middle of add().
+        self._lock = threading.RLock()
+        self._live: set[_Live] = set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, connection: Any, stamp: Stamp, config: PatroniConfig) -> None:
+        """Keep an eye on `connection`; held weakly."""
+        end, release = _handle(connection)
+        live = _Live(stamp, config, weakref.ref(connection), end, release)
+        with self._lock:
+            self._live.add(live)
+        weakref.finalize(connection, self._forget, live).atexit = False
+
+    def end_wrong(self, snapshot: Snapshot) -> int:
+        """End every connection that `snapshot` says must not be used any more; return how many.
+
+        :param snapshot: the current view
+        """
+        wrong = []
+        with self._lock:
+            all_of_them = list(self._live)
+        for live in all_of_them:
+            connection = live.connection()
+            if connection is None or driver_of(connection).is_closed(connection):
+                self._forget(live)
+            elif must_end(live.stamp, live.config, snapshot):
+                wrong.append(live)
+        for live in wrong:
+            logger.info("ending a connection to %s (%s)", live.stamp.member, live.stamp.address)
+            live.end()
+        return len(wrong)
+
+    def _forget(self, live: _Live) -> None:
+        with self._lock:
+            known = live in self._live
+            self._live.discard(live)
+        if known:
+            live.release()
+
+
+def must_end(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
+    """Return whether a connection must not even finish what it is at.
+
+    For a target that writes: as soon as another leader is known. What it does on the former one could be
+    undone by the cluster without a word. For the others only once the server is no member any more: a query
+    that reads may finish on a replica that was promoted, or that is no longer first choice.
+    """
+    if config.target.writes:
+        return snapshot.topology.leader is not None and not still_right(stamp, config, snapshot)
+    return stamp.member is not None and snapshot.topology.member(stamp.member) is None
+
+
+def _handle(connection: Any) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return how to end `connection` from any thread, and how to let go of what that needs."""
+    fileno = driver_of(connection).fileno(connection)
+    if fileno is None:  # asyncpg, whose loop must do it
+        import asyncio  # noqa: PLC0415 - only with asyncpg, which has loaded it
+
+        loop = asyncio.get_running_loop()
+        ref = weakref.ref(connection)
+
+        def terminate() -> None:
+            target = ref()
+            if target is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
+                    loop.call_soon_threadsafe(target.terminate)
+
+        return terminate, _nothing
+    duplicate = socket.socket(fileno=os.dup(fileno))
+
+    def shut_down() -> None:
+        with contextlib.suppress(OSError):  # it is down already
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+    return shut_down, duplicate.close
+
+
+def _nothing() -> None:
+    """Nothing is held."""
