@@ -53,7 +53,7 @@ class _LazyGroup(click.Group):
             return None
         try:
             command = getattr(importlib.import_module(lazy.module), lazy.attribute)
-        except ModuleNotFoundError as exc:
+        except ImportError as exc:  # also of libpq, which psycopg needs
             return _unavailable(cmd_name, lazy, exc)
         if not isinstance(command, click.Command):
             message = f"{lazy.module}.{lazy.attribute} is no command"
@@ -65,19 +65,19 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, lazy.help) for name, lazy in _COMMANDS.items()])
 
 
-def _unavailable(name: str, lazy: _Lazy, cause: ModuleNotFoundError) -> click.Command:
+def _unavailable(name: str, lazy: _Lazy, cause: ImportError) -> click.Command:
     """Return a command that says what is missing: help and completion must work without it."""
+    missing = " ".join(str(cause).split())
 
     def say(**_ignored: Any) -> None:
-        problem = f"'{name}' needs {cause.name}, which is not installed: pip install 'patroni-db[{lazy.extra}]'"
-        raise SettingFailure(problem)
+        raise SettingFailure(f"'{name}' is not available ({missing}): pip install 'patroni-db[{lazy.extra}]'")
 
     return click.Command(
         name,
         callback=say,
         params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True},
-        help=f"{lazy.help} (Not available: {cause.name} is not installed.)",
+        help=f"{lazy.help} Not available: {missing}.",
     )
 
 

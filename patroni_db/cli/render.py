@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rich import box
-from rich.console import Group
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -35,11 +34,16 @@ _STATE_STYLES: Final = {
     "running custom bootstrap script": "yellow",
 }
 _MUCH_LAG: Final = 16 << 20  # one WAL segment
-_HEADINGS: Final = ("", "MEMBER", "ROLE", "STATE", "ADDRESS", "LAG", "TL", "TAGS")
+_UNBOUNDED: Final = 10_000
+_HEADINGS: Final = ("MEMBER", "ROLE", "STATE", "ADDRESS", "LAG", "TL")
+_RIGHT: Final = frozenset({"LAG", "TL"})
+_TAGS: Final = "TAGS"
+_RULED: Final = box.SIMPLE_HEAD
+_RULED_ASCII: Final = box.Box(str(_RULED).replace("─", "-"), ascii=True)
 
 
 class ViewDisplay:
-    """A view as header, notes and table; as a list of blocks where the terminal is too narrow for the table.
+    """A view as header, notes and table; narrower terminals get the tags below it, narrow ones a list of blocks.
 
     :param view: what to show
     """
@@ -53,12 +57,20 @@ class ViewDisplay:
         yield headline(self._view)
         yield from _notes(self._view)
         yield Text("")
-        table = _table(self._view, marker)
-        if Measurement.get(console, options, table).minimum <= options.max_width:
-            yield table
+        wide, narrow = (_table(self._view, marker, options, with_tags=tagged) for tagged in (True, False))
+        if _fits(console, options, wide):
+            yield wide
+        elif _fits(console, options, narrow):
+            yield narrow
+            yield from _tags_below(self._view)
         else:
-            yield _blocks(self._view, marker)
+            yield from _blocks(self._view, marker)
         yield from _problems(self._view)
+
+
+def _fits(console: Console, options: ConsoleOptions, table: Table) -> bool:
+    unbounded = options.update(max_width=_UNBOUNDED)
+    return Measurement.get(console, unbounded, table).maximum <= options.max_width
 
 
 def headline(view: View) -> Text:
@@ -99,14 +111,15 @@ def _notes(view: View) -> Iterator[RenderableType]:
         yield Text(f"Switchover scheduled {planned(view.topology.scheduled_switchover)}.", "yellow")
 
 
-def _table(view: View, marker: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in _HEADINGS:
-        table.add_column(
-            heading, justify="right" if heading in {"LAG", "TL"} else "left", no_wrap=heading != "TAGS", overflow="fold"
-        )
-    for member in view.topology.members:
-        table.add_row(*_cells(view, member, marker))
+def _table(view: View, marker: str, options: ConsoleOptions, *, with_tags: bool) -> Table:
+    members = view.topology.members
+    with_tags = with_tags and any(member.tags for member in members)
+    ruled = _RULED_ASCII if options.ascii_only else _RULED
+    table = Table(box=ruled, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in (*_HEADINGS, *([_TAGS] if with_tags else [])):
+        table.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=True)
+    for member in members:
+        table.add_row(*_cells(view, member, marker), *([_tags(member)] if with_tags else []))
     return table
 
 
@@ -114,16 +127,19 @@ def _cells(view: View, member: Member, marker: str) -> list[Text]:
     leads = member is view.topology.leader
     style = "bold" if leads else ""
     address = view.address_of(member)
+    mark = (f"{marker} ", "bold green" if view.leads else "bold red") if leads else "  "
     return [
-        Text(marker if leads else "", "bold green" if view.leads else "bold red"),
-        Text(plain(member.name), style),
+        Text.assemble(mark, (plain(member.name), style)),
         Text(plain(member.role.replace("_", " ")) or "?", style),
         _state(view, member),
         Text(plain(str(address)) if address else "-"),
         _lag(member),
         Text("-" if member.timeline is None else str(member.timeline)),
-        Text(tags(member.tags), "dim"),
     ]
+
+
+def _tags(member: Member) -> Text:
+    return Text(tags(member.tags), "dim")
 
 
 def _state(view: View, member: Member) -> Text:
@@ -142,15 +158,20 @@ def _lag(member: Member) -> Text:
     return Text(size(member.lag), "yellow" if member.lag > _MUCH_LAG else "")
 
 
-def _blocks(view: View, marker: str) -> Group:
-    lines: list[Text] = []
+def _tags_below(view: View) -> Iterator[Text]:
+    yield Text("")
     for member in view.topology.members:
-        mark, name, role, state, *rest = _cells(view, member, marker)
-        lines.append(Text(" ").join(part for part in (mark, name, role, state) if part))
-        for heading, cell in zip(_HEADINGS[4:], rest, strict=True):
+        if member.tags:
+            yield Text.assemble(f"{plain(member.name)} tags ", _tags(member), overflow="fold")
+
+
+def _blocks(view: View, marker: str) -> Iterator[Text]:
+    for member in view.topology.members:
+        name, role, state, *rest = _cells(view, member, marker)
+        yield Text(" ", overflow="fold").join([name, role, state])
+        for heading, cell in zip((*_HEADINGS[3:], _TAGS), (*rest, _tags(member)), strict=True):
             if cell and cell.plain != "-":
-                lines.append(Text.assemble("  ", (f"{heading.lower()} ", "dim"), cell, overflow="fold"))
-    return Group(*lines)
+                yield Text.assemble(f"  {heading.lower()} ", cell, overflow="fold")
 
 
 def _problems(view: View) -> Iterator[RenderableType]:
