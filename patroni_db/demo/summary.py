@@ -40,6 +40,7 @@ def summary(report: Report) -> RenderableType:
         _pulses(report),
         Text(),
         _table(report),
+        Text(),
         _legend(),
         Text(),
         _account(report),
@@ -88,7 +89,7 @@ def _marks(report: Report) -> Text:
 
 
 def _table(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("  Time without success", min_width=_NAME - 2, no_wrap=True)
     table.add_column("done", justify="right")
     for fault in report.faults:
@@ -111,7 +112,7 @@ def _table(report: Report) -> Table:
 
 def _seconds(gap: Gap | None) -> Text:
     if gap is None or not gap.closed:
-        return Text("never back", "bold red")
+        return Text("never", "bold red")
     return Text(f"{gap.seconds:.2f} s")
 
 
@@ -128,9 +129,9 @@ def _number(number: int, style: str) -> Text:
 
 def _legend() -> Text:
     return Text(
-        "  Each client's slowest thread or task, +longer than the cluster itself, where\n"
-        "  no node took a write that psycopg alone sent every 20 ms. In flight: under way\n"
-        "  when the primary went. Later: should have waited for the next; must be 0.",
+        "  Each client's slowest thread or task, and how much longer than the cluster\n"
+        "  itself, where no node took a write sent by psycopg alone. In flight: begun\n"
+        "  before the primary went. Later: should have waited for the next; must be 0.",
         "dim",
     )
 
@@ -154,10 +155,10 @@ def _account(report: Report) -> Table:
         absent = verdict.unknown - verdict.unknown_stored
         known = f"{verdict.unknown:,} ended in an error: {verdict.unknown_stored:,} of them stored, {absent:,} not"
         table.add_row("", Text(known))
-    stock = f"{books.stock_before:,} pieces - {books.sold:,} sold in {books.orders:,} orders"
-    line = Text(f"{stock} = {books.stock_after:,} on the shelves" if books.balanced else f"{stock}, but ")
+    stock = f"{books.stock_before:,} pieces - {books.sold:,} in {books.orders:,} orders"
+    line = Text(f"{stock} = {books.stock_after:,} left" if books.balanced else f"{stock}, but ")
     if not books.balanced:
-        line.append(f"{books.stock_after:,} on the shelves and {books.half_written:,} orders half written", "bold red")
+        line.append(f"{books.stock_after:,} left and {books.half_written:,} orders half written", "bold red")
     table.add_row("  Books", line)
     reads = sum(report.reads.values())
     shares = ", ".join(f"{node} {count:,}" for node, count in report.reads.items())

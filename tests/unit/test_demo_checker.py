@@ -288,7 +288,25 @@ class TestReport:
         assert not report(books=books).passed
 
 
+def two_faults() -> Report:
+    """As after a real run, with figures of a usual length."""
+    last = history()
+    switchover = Fault(FaultKind.SWITCHOVER, 2.0, "n3", "n1")
+    spec = ClientSpec("w", "SQLAlchemy async writes", writes=True)
+    probes = tuple(probe for probe in last.probes if not 2 < probe.began < 6)
+    many = tuple(Write("w", 0, str(number), 19.0, 19.1, Outcome.ACKNOWLEDGED, "n2", 2) for number in range(23_456))
+    after = dataclasses.replace(last, faults=(switchover, *last.faults), probes=probes, writes=last.writes + many)
+    rows = ROWS + tuple(Row(write.reference, "n2", 2) for write in many)
+    books = Books(orders=4321, half_written=0, sold=12_345, stock_before=8_000_000, stock_after=7_987_655)
+    kind = {"nodes": 3, "synchronous": True, "patroni": "4.1.5", "django": "5.2.19", "sqlalchemy": "2.0.58"}
+    return make_report(after, rows, books, (spec, READER), kind)
+
+
 class TestSummary:
+    def test_fits_into_eighty_columns(self) -> None:
+        narrow, wide = text_of(two_faults(), 80), text_of(two_faults(), 200)
+        assert [line.rstrip() for line in narrow.splitlines()] == [line.rstrip() for line in wide.splitlines()]
+
     @pytest.mark.parametrize("width", [80, 140])
     def test_says_that_all_is_well(self, width: int) -> None:
         text = text_of(report(), width)
