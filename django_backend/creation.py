@@ -44,6 +44,16 @@ class PatroniCreationMixin(_Base):
         super().set_as_test_mirror(primary_settings_dict)
         self._lead_to_primary(primary_settings_dict)
 
+    def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
+        from django_backend.aliases import wrappers  # noqa: PLC0415 - as above
+
+        # A database with sessions cannot be dropped, and a mirror's pool keeps some.
+        for wrapper in wrappers().values():
+            if wrapper.settings_dict["NAME"] == test_database_name:
+                wrapper.close()
+                wrapper.close_pool()
+        super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]  # django-stubs lacks it
+
     def _lead_to_primary(self, mirrored: dict[str, Any]) -> None:
         go_to_primary(self.connection.settings_dict, mirrored)
         self.connection.close()

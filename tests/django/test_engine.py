@@ -1,0 +1,179 @@
+"""The engine without a server: settings, parameters, and being mixed into other backends."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
+from django.db.backends.postgresql import base, creation, operations
+from django.db.utils import load_backend
+
+from django_backend.base import DatabaseWrapper
+from django_backend.client import PatroniClientMixin
+from django_backend.clusters import release
+from django_backend.creation import PatroniCreationMixin
+from django_backend.mixin import PatroniMixin
+from patroni_db.errors import DiscoveryError
+from tests.django.backends import entry
+
+
+def wrapper(cls: type[PatroniMixin] = DatabaseWrapper, **changes: Any) -> PatroniMixin:
+    return cls(entry(**changes), "scratch")
+
+
+@pytest.fixture(autouse=True)
+def free(django_db_blocker: Any) -> Any:
+    """Let tests connect, as far as they get: pytest-django forbids it without a mark."""
+    with django_db_blocker.unblock():
+        yield
+    release()
+
+
+def test_it_is_a_postgresql_backend() -> None:
+    assert load_backend("django_backend").DatabaseWrapper is DatabaseWrapper
+    assert wrapper().vendor == "postgresql"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"OPTIONS": {"patroni_target": "leader"}}, "patroni_target"),
+        ({"OPTIONS": {"patroni_nonsense": "1"}}, "patroni_nonsense"),
+        ({"OPTIONS": {"hostaddr": "10.0.0.1"}}, "hostaddr"),
+        ({"OPTIONS": {"pool": True}, "CONN_MAX_AGE": 1}, "persistent"),
+        ({"OPTIONS": {"pool": {"no_such_option": 1}}}, "no_such_option"),
+        ({"OPTIONS": {"pool": {"connection_class": psycopg.Connection}}}, "connection_class"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_before_any_connection(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=told):
+        wrapper(**changes).ensure_connection()
+
+
+def test_without_a_cluster_the_error_is_djangos_and_tells_why() -> None:
+    unreachable = wrapper(OPTIONS={"patroni_failover_timeout": 0})
+    with pytest.raises(OperationalError, match=r"127\.0\.0\.1:9") as caught:
+        unreachable.ensure_connection()
+    assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+    assert caught.value.__cause__.__cause__ is not None
+
+
+class NotPatroni(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Print nothing."""
+
+
+def test_a_server_that_is_not_patroni_is_not_waited_for() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), NotPatroni) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            with pytest.raises(OperationalError, match=url) as caught:
+                wrapper(OPTIONS={"patroni_urls": [url]}).ensure_connection()
+        finally:
+            server.shutdown()
+            thread.join()
+    cause = caught.value.__cause__
+    assert cause is not None
+    assert isinstance(cause.__cause__, DiscoveryError)
+
+
+def test_the_driver_gets_its_own_options_and_no_server() -> None:
+    params = wrapper(
+        HOST="ignored", PORT="1", USER="me", OPTIONS={"sslmode": "require", "keepalives_idle": 60, "patroni_timeout": 1}
+    ).get_connection_params()
+    assert not [name for name in params if name.startswith("patroni_")]
+    assert "host" not in params
+    assert "port" not in params
+    assert (params["sslmode"], params["user"], params["dbname"]) == ("require", "me", "app")
+    assert params["keepalives_idle"] == 60
+    assert params["tcp_user_timeout"] > 0
+
+
+class Operations(operations.DatabaseOperations):
+    pass
+
+
+class Creation(creation.DatabaseCreation):
+    def sql_table_creation_suffix(self) -> str:
+        return "WITH theirs"
+
+
+class Theirs(base.DatabaseWrapper):
+    """Stands for PostGIS's backend: a subclass with parts of its own that also touches every new connection."""
+
+    ops_class = Operations
+    creation_class = Creation
+    seen: list[Any]
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        self.seen.append((conn_params["host"], conn_params["port"]))
+        connection = super().get_new_connection(conn_params)
+        with connection.transaction():
+            connection.execute("SELECT 1")
+        return connection
+
+
+class Mixed(PatroniMixin, Theirs):
+    pass
+
+
+def test_another_backend_keeps_its_parts() -> None:
+    mixed = wrapper(Mixed)
+    assert isinstance(mixed.ops, Operations)
+    assert isinstance(mixed.creation, Creation)
+    assert isinstance(mixed.creation, PatroniCreationMixin)
+    assert isinstance(mixed.client, PatroniClientMixin)
+    assert mixed.creation.sql_table_creation_suffix() == "WITH theirs"
+    assert Theirs.creation_class is Creation
+
+
+def test_another_backend_follows_the_cluster(patroni_cluster: Any) -> None:
+    cluster = patroni_cluster
+    mixed = wrapper(
+        Mixed,
+        NAME=cluster.dbname,
+        USER=cluster.user,
+        PASSWORD=cluster.password,
+        OPTIONS={"patroni_urls": list(cluster.urls)},
+    )
+    mixed.seen = []  # type: ignore[attr-defined]  # of Theirs
+    try:
+        with mixed.cursor() as cursor:
+            cursor.execute("SELECT pg_is_in_recovery()")
+            assert cursor.fetchone() == (False,)
+    finally:
+        mixed.close()
+    assert mixed.seen[-1] == (cluster.node(cluster.leader).host, cluster.node(cluster.leader).port)  # type: ignore[attr-defined]
+
+
+def test_the_postgis_backend_can_be_mixed_in() -> None:
+    try:
+        from django.contrib.gis.db.backends.postgis import base as postgis
+    except ImproperlyConfigured as exc:
+        pytest.skip(f"PostGIS's backend cannot be imported: {str(exc).partition('(')[0].strip()}")
+
+    class Gis(PatroniMixin, postgis.DatabaseWrapper):  # type: ignore[misc]  # stubs differ in attributes
+        pass
+
+    made = wrapper(Gis)
+    assert type(made.ops).__name__ == "PostGISOperations"
+    assert isinstance(made.creation, PatroniCreationMixin)
+
+
+def test_a_copy_is_of_the_same_engine_and_goes_its_own_way() -> None:
+    original = wrapper()
+    copied = original.copy("other")
+    copied.settings_dict["OPTIONS"]["patroni_target"] = "replica"
+    assert type(copied) is type(original)
+    assert original.patroni_config.target == "primary"
+    assert copied.patroni_config.target == "replica"

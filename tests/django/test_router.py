@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connections, router, transaction
+
+from django_backend.router import PrimaryReplicaRouter
+from tests.django.shop.models import Customer, Order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "replica"])
+
+
+def test_reads_go_to_the_replicas_and_writes_to_the_primary() -> None:
+    Customer.objects.create(name="Ada")
+    read = Customer.objects.get()
+    assert (read.name, read._state.db) == ("Ada", "replica")
+    read.name = "Grace"
+    read.save()
+    assert read._state.db == "default"
+    assert Customer.objects.using("default").get().name == "Grace"
+
+
+def test_all_reads_of_a_transaction_go_to_the_primary() -> None:
+    with transaction.atomic():
+        Customer.objects.create(name="Ada")
+        assert Customer.objects.get()._state.db == "default"
+        # ForeignKey.validate looks for the customer where writes go.
+        Order(customer=Customer.objects.get(), note="n").full_clean()
+    assert Customer.objects.get()._state.db == "replica"
+
+
+def test_objects_of_both_aliases_may_be_related() -> None:
+    Customer.objects.create(name="Ada")
+    order = Order(customer=Customer.objects.get(), note="n")
+    order.save()
+    assert order.customer._state.db == "replica"
+    assert Order.objects.get().customer.name == "Ada"
+    assert Customer.objects.get().orders.get()._state.db == "replica"
+    assert Customer.objects.get().orders.create(note="second")._state.db == "default"
+
+
+def test_migrations_are_for_the_primary() -> None:
+    assert router.allow_migrate("default", "shop") is True
+    assert router.allow_migrate("replica", "shop") is False
+    call_command("migrate", database="replica", verbosity=0)
+
+
+class Elsewhere:
+    """Another router of the project, that knows one model."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "billing" if model is Order else None
+
+
+@pytest.fixture
+def two_clusters(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrimaryReplicaRouter]:
+    """The project with a second cluster, that nobody connects to, and a foreign database."""
+    from django_backend.config import databases
+
+    more: dict[str, Any] = databases(alias="billing", NAME="b", OPTIONS={"patroni_urls": ["http://127.0.0.1:9"]})
+    more["lite"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+    from django.db.utils import ConnectionHandler
+
+    for alias, made in ConnectionHandler({"default": {}, **more}).settings.items():
+        if alias != "default":
+            monkeypatch.setitem(connections.settings, alias, made)
+    mine = PrimaryReplicaRouter()
+    settings.DATABASE_ROUTERS = [mine, Elsewhere()]
+    yield mine
+    for alias in more:
+        del connections[alias]
+
+
+def test_clusters_side_by_side(two_clusters: PrimaryReplicaRouter) -> None:
+    assert router.db_for_read(Customer) == "replica"
+    assert router.db_for_write(Customer) == "default"
+    # The other router says where; this one, that replicas of it are read.
+    assert router.db_for_write(Order) == "billing"
+    assert router.db_for_read(Order) == "billing_replica"
+
+
+def test_related_objects_are_sought_in_their_own_cluster(two_clusters: PrimaryReplicaRouter) -> None:
+    stranger = Customer(name="x")
+    stranger._state.db = "billing_replica"
+    assert router.db_for_read(Customer, instance=stranger) == "billing_replica"
+    assert router.db_for_write(Customer, instance=stranger) == "billing"
+    foreign = Customer(name="x")
+    foreign._state.db = "lite"
+    assert router.db_for_read(Customer, instance=foreign) == "lite"
+    near = Customer(name="x")
+    near._state.db = "replica"
+    assert router.allow_relation(near, Customer(name="new")) is False
+    assert not router.allow_relation(near, stranger)
+    written = Customer(name="x")
+    written._state.db = "default"
+    assert router.allow_relation(near, written)
+
+
+def test_other_engines_are_left_to_others(two_clusters: PrimaryReplicaRouter) -> None:
+    assert two_clusters.allow_migrate("lite", "shop") is None
+    assert router.allow_migrate("billing_replica", "shop") is False
+
+
+def test_a_subclass_may_decide(settings: Any) -> None:
+    class Mine(PrimaryReplicaRouter):
+        def reader_for(self, primary: str, model: Any, **hints: Any) -> str:
+            return primary if model is Order else super().reader_for(primary, model, **hints)
+
+    settings.DATABASE_ROUTERS = [Mine()]
+    assert router.db_for_read(Order) == "default"
+    assert router.db_for_read(Customer) == "replica"
