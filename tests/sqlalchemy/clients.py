@@ -36,7 +36,7 @@ def url_of(cluster: LocalCluster, driver: str, **query: Any) -> str:
 def creator_engine(
     cluster: LocalCluster, module: ModuleType, engine_options: dict[str, Any], **settings: Any
 ) -> Engine:
-    config = PatroniConfig(urls=cluster.urls, **settings)
+    config = PatroniConfig(**{"urls": cluster.urls, **settings})
     creator = PatroniCreator(config, module=module, user=cluster.user, password=cluster.password, dbname=cluster.dbname)
     url = f"postgresql+{module.__name__}://"
     return creator.attach(create_engine(url, creator=creator, **engine_options))
