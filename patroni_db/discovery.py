@@ -130,6 +130,8 @@ class Discovery:
         self._statuses: dict[str, NodeStatus | None] = {}
         # The leader seen last before this one, and until when views that still name it are not believed.
         self._former: tuple[str | None, float] = (None, -math.inf)
+        # When the latest of the views that were published had been asked for.
+        self._asked_at = -math.inf
         self._watcher: Watcher | None = None
         self._failure: DiscoveryError | None = None
         self._looks = 0
@@ -366,6 +368,8 @@ class Discovery:
                 return
             now = self.clock()
             recent = now - _ALARM_MEMORY
+            if answer.at < min(recent, self._asked_at):
+                return  # on its way for so long that later ones overtook it: a node in trouble answers slowly
             views = [view for view in self._views.values() if isinstance(view, View) and view.at >= recent] or [answer]
             leader_url = {view.url: leading for view in views if (leading := self._leader_url(view.topology))}
             confirmed = confirmed_leaders(views)
@@ -458,6 +462,7 @@ class Discovery:
         moved = known is None or known.topology.routing() != topology.routing()
         leader = topology.leader
         self._timeline = max(self._timeline, (leader.timeline or 0) if leader else 0)
+        self._asked_at = max(self._asked_at, view.at)
         generation = (known.generation if known else 0) + moved
         snapshot = Snapshot(topology, generation, view.url, self.clock(), self._timeline, self._book)
         with self._lock:
@@ -469,7 +474,8 @@ class Discovery:
             if known is not None and (former and former.name) != (leader and leader.name):
                 if former is not None:
                     self._former = (former.name, self.clock() + _FORMER_MEMORY)
-                self._raise_alarm(_ALARM_LENGTH)
+                if self._raise_alarm(_ALARM_LENGTH) and self._watcher is not None:
+                    self._watcher.wake()  # an answer can land after its look, when the watcher sleeps again
             _log_routing(known.topology if known else None, topology)
             self.gate.moved(snapshot.primary[1] if snapshot.primary else None)
             self.live.end_wrong(snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,6 +97,39 @@ def test_in_an_alarm_a_leader_that_confirms_itself_wins_over_one_that_does_not()
     after = "n1:replica/stopped/tlNone n2:leader/running/tl1 n3:replica/running/tl1"
     stage.answers.set({"n2": members(after)})
     stage.look(2)
+    assert stage.primary == "n2"
+
+
+def test_an_answer_that_later_ones_overtook_does_not_bring_the_former_leader_back() -> None:
+    # As recorded: the API of a node whose postmaster was killed names itself at once, and says what it is 1.5 s later.
+    stage = Stage()
+    stage.everywhere(CALM)
+    stage.look()
+    asked, answered = threading.Event(), threading.Event()
+    says = stage.answers.node
+
+    def node(base_url: str) -> NodeStatus:
+        if base_url == "http://n1:8008" and not answered.is_set():
+            asked.set()
+            answered.wait(10)
+        return says(base_url)
+
+    stage.answers.node = node  # type: ignore[method-assign] - a slow server
+    stage.discovery.invalidate()
+    stage.look()
+    assert asked.wait(10)
+    stage.node("n1", "replica", timeline=1)
+    stage.node("n2", "primary", timeline=2)
+    # The new leader's timeline is not shown yet: only its own word tells.
+    after = "n1:replica/stopped/tlNone n2:leader/running/tl1 n3:replica/streaming/tl1"
+    stage.answers.set({name: members(after) for name in ("n2", "n3")})
+    stage.look(2)
+    assert stage.primary == "n2"
+    stage.clock.now += 1.5
+    answered.set()
+    for thread in threading.enumerate():
+        if thread.name == "patroni-db look":
+            thread.join(10)
     assert stage.primary == "n2"
 
 
