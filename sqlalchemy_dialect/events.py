@@ -17,10 +17,11 @@ import dataclasses
 import functools
 import logging
 import os
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 
 from patroni_db.acquisition import acquire, acquire_async
 from patroni_db.connections import Driver, Stamp, driver_of, why_unusable
@@ -78,6 +79,7 @@ class PatroniEvents:
         self.config = config
         self.discovery = discovery_for(config)
         self._warned = False
+        self._do_connect = _weakly(self.do_connect)
 
     def attach(self, engine: Engine, *, connects: bool = True) -> None:
         """Listen to `engine`'s events; they survive ``engine.dispose()``.
@@ -85,9 +87,9 @@ class PatroniEvents:
         :param connects: whether to make its connections too
         """
         if connects:
-            event.listen(engine, "do_connect", self.do_connect)
+            event.listen(engine, "do_connect", self._do_connect)
         event.listen(engine, "checkout", self.checkout)
-        event.listen(engine, "handle_error", self.handle_error)
+        event.listen(engine, "handle_error", _weakly(self.handle_error))
 
     # -- Getting a connection --------------------------------------------------------------------------------
 
@@ -159,7 +161,7 @@ class PatroniEvents:
 
     def _later_listeners(self, dialect: Dialect) -> list[Callable[..., DBAPIConnection | None]]:
         listeners = list(dialect.dispatch.do_connect)
-        return listeners[listeners.index(self.do_connect) + 1 :]
+        return listeners[listeners.index(self._do_connect) + 1 :]
 
     # -- Handing one out again -------------------------------------------------------------------------------
 
@@ -232,6 +234,23 @@ class PatroniEvents:
         context.invalidate_pool_on_disconnect = False
         logger.info("lost a connection to %s (%s): %s", mark.stamp.member, mark.stamp.address, fault.value)
         self.discovery.invalidate(mark.stamp.member, mark.stamp.address)
+
+
+def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a listener for a dialect's events that does not keep the handlers alive; the pool's events do that.
+
+    SQLAlchemy's caches keep dialects that have looked at a table (``has_table``) for as long as the process lives,
+    and the discovery with its thread must end with the engine.
+    """
+    ref = weakref.WeakMethod(method)
+
+    def listener(*args: Any) -> Any:
+        alive = ref()
+        if alive is None:
+            raise InvalidRequestError("the engine whose connections Patroni routed is gone")
+        return alive(*args)
+
+    return listener
 
 
 def _mark(record: ConnectionPoolEntry | None, connection: object, stamp: Stamp) -> None:
