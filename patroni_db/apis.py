@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Final
 
 from cachetools import TTLCache
@@ -83,11 +82,12 @@ class Apis:
         return self._client(url).node(url)
 
     def ask_all(
-        self, urls: Iterable[str], landed: Callable[[str, View | DiscoveryError], None], seconds: float
-    ) -> None:
-        """Ask all `urls` at once and call `landed` with each answer, in a thread of its own, whenever it comes.
+        self, urls: Iterable[str], landed: Callable[[str, View | DiscoveryError], None]
+    ) -> list[threading.Thread]:
+        """Ask all `urls` at once, except those whose last request has not ended yet.
 
-        :param seconds: return after this time at the latest; answers may come later
+        :param landed: called with each answer, in a thread of its own, whenever it comes
+        :returns: the threads that were started
         """
         flights = []
         for url in urls:
@@ -98,9 +98,7 @@ class Apis:
             flight = threading.Thread(target=self._fly, args=(url, landed), name="patroni-db look", daemon=True)
             flight.start()
             flights.append(flight)
-        deadline = time.monotonic() + seconds
-        for flight in flights:
-            flight.join(max(0.0, deadline - time.monotonic()))
+        return flights
 
     def note(self, url: str, failure: DiscoveryError | None) -> bool:
         """Let an API that failed rest, and log when it begins or ends to fail.

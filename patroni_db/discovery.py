@@ -232,7 +232,7 @@ class Discovery:
             waiter.wait(remaining)
 
     def subscribe(self, callback: Callable[[Snapshot], None]) -> Callable[[], None]:
-        """Call `callback` with the new snapshot, in the watcher's thread, whenever routing moves.
+        """Call `callback` with the new snapshot whenever routing moves, in the thread that found out: keep it short.
 
         :returns: a function that ends the subscription
         """
@@ -337,17 +337,24 @@ class Discovery:
             else:
                 failures.clear()
                 self._apis.note(url, None)
-                self._publish(view)
+                with self._publishing:
+                    self._publish(view)
                 break
         self._failure = DiscoveryError.combined(failures) if failures else None
-        if not failures and self._system_identifier is None:
-            self._learn_identity(view.url)
+        if self._snapshot is not None and not failures and self._system_identifier is None:
+            self._learn_identity(self._snapshot.source)
 
     def _look_everywhere(self) -> None:
         urls = self._endpoints()
         with self._publishing:
             self._views = {url: self._views[url] for url in urls if url in self._views}
-        self._apis.ask_all(urls, self._landed, _ALARM_PAUSE)
+        flights = self._apis.ask_all(urls, self._landed)
+        deadline = time.monotonic() + _ALARM_PAUSE
+        for flight in flights:
+            flight.join(max(0.0, deadline - time.monotonic()))
+        # A cold start has nothing to serve meanwhile: its first look ends with an answer, or with all failures.
+        while self._snapshot is None and any(flight.is_alive() for flight in flights):
+            self.looked.enter().wait(_ALARM_PAUSE)
         with self._publishing:
             answers = [self._views.get(url) for url in urls]
         failures = [answer for answer in answers if isinstance(answer, DiscoveryError)]
@@ -365,6 +372,7 @@ class Discovery:
             self._views[url] = answer
             self._apis.note(url, answer if isinstance(answer, DiscoveryError) else None)
             if isinstance(answer, DiscoveryError):
+                self.looked.notify_all()
                 return
             now = self.clock()
             recent = now - _ALARM_MEMORY
