@@ -72,7 +72,7 @@ class Demo:
         self._settings = settings
         self._screen: Screen | None = None
         replication = "synchronous" if settings.synchronous else "asynchronous"
-        self._up = Step(f"Start etcd and {settings.nodes} Patroni nodes, {replication}")
+        self._up = Step(f"Start {settings.nodes} Patroni nodes, {replication}")
         self._migrate = Step("Migrate the example project")
         self._calm = Step("Let Django and SQLAlchemy work")
         self._switchover = Step("Switch over to another primary")
@@ -200,11 +200,11 @@ class Demo:
 def _make_fault(cluster: LocalCluster, kind: FaultKind, news: Callable[[str], None]) -> Fault:
     old = cluster.wait_for_leader()
     if kind is FaultKind.SWITCHOVER:
-        news(f"asked Patroni to move the leader away from {old}")
+        news(f"asked Patroni; {old} hands over")
         at = time.monotonic()
         new = cluster.switchover()
     else:
-        news(f"killed (SIGKILL) the postmaster of {old}")
+        news(f"SIGKILL to the postmaster of {old}")
         at = time.monotonic()
         cluster.kill_postgres(old)
         new = cluster.wait_for_leader(other_than=old)

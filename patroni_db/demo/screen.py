@@ -123,7 +123,7 @@ class LiveScreen:
         return table
 
     def _members(self) -> Table:
-        table = Table.grid(padding=(0, 3))
+        table = Table.grid(padding=(0, 2))
         topology = self._stage.watch.topology if self._stage.watch else None
         for member in topology.members if topology else ():
             style = "bold green" if member.is_leader else ""
@@ -133,7 +133,7 @@ class LiveScreen:
                 Text(("● " if member.is_leader else "○ ") + member.name, style),
                 Text(member.role.replace("_", " ") or "?", style),
                 state,
-                Text(str(member.address or ""), "dim"),
+                Text(member.host or "", "dim"),
                 Text(f"timeline {member.timeline or '?'}", "dim"),
                 Text(lag, "dim"),
             )

@@ -49,7 +49,7 @@ def summary(report: Report) -> RenderableType:
         _verdict(report),
         Text(),
     ]
-    return Padding(Group(*parts), (1, 0, 0, 1), expand=False)
+    return Padding(Group(*parts), (1, 0, 0, 0), expand=False)
 
 
 def _title(report: Report) -> Text:
