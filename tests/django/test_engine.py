@@ -139,21 +139,21 @@ def test_another_backend_keeps_its_parts() -> None:
 
 def test_another_backend_follows_the_cluster(patroni_cluster: Any) -> None:
     cluster = patroni_cluster
-    mixed = wrapper(
+    mixed: Any = wrapper(
         Mixed,
         NAME=cluster.dbname,
         USER=cluster.user,
         PASSWORD=cluster.password,
         OPTIONS={"patroni_urls": list(cluster.urls)},
     )
-    mixed.seen = []  # type: ignore[attr-defined]  # of Theirs
+    mixed.seen = []
     try:
         with mixed.cursor() as cursor:
             cursor.execute("SELECT pg_is_in_recovery()")
             assert cursor.fetchone() == (False,)
     finally:
         mixed.close()
-    assert mixed.seen[-1] == (cluster.node(cluster.leader).host, cluster.node(cluster.leader).port)  # type: ignore[attr-defined]
+    assert mixed.seen[-1] == (cluster.node(cluster.leader).host, cluster.node(cluster.leader).port)
 
 
 def test_the_postgis_backend_can_be_mixed_in() -> None:
@@ -162,7 +162,7 @@ def test_the_postgis_backend_can_be_mixed_in() -> None:
     except ImproperlyConfigured as exc:
         pytest.skip(f"PostGIS's backend cannot be imported: {str(exc).partition('(')[0].strip()}")
 
-    class Gis(PatroniMixin, postgis.DatabaseWrapper):  # type: ignore[misc]  # stubs differ in attributes
+    class Gis(PatroniMixin, postgis.DatabaseWrapper):
         pass
 
     made = wrapper(Gis)

@@ -59,7 +59,7 @@ class Elsewhere:
 
 @pytest.fixture
 def two_clusters(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrimaryReplicaRouter]:
-    """The project with a second cluster, that nobody connects to, and a foreign database."""
+    # The project with a second cluster, that nobody connects to, and a foreign database.
     from django_backend.config import databases
 
     more: dict[str, Any] = databases(alias="billing", NAME="b", OPTIONS={"patroni_urls": ["http://127.0.0.1:9"]})

@@ -106,7 +106,7 @@ class CommittedAgain(Committed):
 
 @pytest.fixture
 def scratch(tmp_path: Path, patroni_cluster: LocalCluster) -> Any:
-    """Write a small project, and return how to run its manage.py."""
+    # A small project, and how to run its manage.py.
     (tmp_path / "app").mkdir()
     for name, text in {
         "manage.py": MANAGE,
