@@ -25,8 +25,11 @@ _USERS = ("postgres", "nobody")
 _CAP_DAC_OVERRIDE = 1
 _CAP_DAC_READ_SEARCH = 2
 _PR_SET_KEEPCAPS = 8
+_PR_GET_SECUREBITS = 27
+_PR_SET_SECUREBITS = 28
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
 # Reading is enough; containers often have only the other one (Docker's default set).
@@ -93,6 +96,9 @@ def _keep_capability(user: pwd.struct_passwd, capability: int) -> bool:
         return False
     if libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0):
         return False
+    # access(2), by which PostgreSQL's programs look for each other, ignores the capabilities of all users but root
+    # unless told so. Where that may not be told, servers that anybody can read still work.
+    libc.prctl(_PR_SET_SECUREBITS, libc.prctl(_PR_GET_SECUREBITS) | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     _drop(user)
     wanted = (_Data * 2)()
     wanted[0].effective = wanted[0].permitted = wanted[0].inheritable = bit
