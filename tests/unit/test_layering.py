@@ -149,7 +149,7 @@ sys.addaudithook(audit)
 found = list(doings)
 print(json.dumps({{"modules": sorted(sys.modules), "doings": found}}))
 """
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-B", "-c", program], check=True, capture_output=True, text=True)
     result: dict[str, list[str]] = json.loads(done.stdout)
     return result
 
