@@ -63,7 +63,7 @@ class PooledConnection(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, conninfo: str = "", *, source: Source, **kwargs: Any) -> Self:  # type: ignore[override]  # one more
         """Return a connection to a server that `source` finds."""
-        make: Callable[..., Self] = super().connect
+        make: Callable[..., Self] = super().connect  # type: ignore[type-var]  # mypy loses Self behind super()
 
         def connect(attempt: Attempt) -> Self:
             return make(conninfo, **attempt_params(kwargs, attempt))
