@@ -28,7 +28,13 @@ _RUN = (
     "import runpy, sys; sys.path[:] = {path!r}; sys.argv = {argv!r}; "
     "runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
 )
-_NEEDED = {"django": "django", "sqlalchemy": "sqlalchemy", "patroni": "cluster", "psutil": "cluster"}
+_NEEDED = {
+    "django": "django",
+    "sqlalchemy": "sqlalchemy",
+    "greenlet": "sqlalchemy",
+    "patroni": "cluster",
+    "psutil": "cluster",
+}
 
 
 @dataclass(frozen=True, slots=True)
