@@ -63,12 +63,13 @@ class PooledConnection(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, conninfo: str = "", *, source: Source, **kwargs: Any) -> Self:  # type: ignore[override]  # one more
         """Return a connection to a server that `source` finds."""
-        make: Callable[..., Self] = super().connect  # type: ignore[type-var]  # mypy loses Self behind super()
+        make = super().connect
 
-        def connect(attempt: Attempt) -> Self:
+        def connect(attempt: Attempt) -> Any:
             return make(conninfo, **attempt_params(kwargs, attempt))
 
-        return source.acquire(connect)
+        connection: Self = source.acquire(connect)
+        return connection
 
     def why_unusable(self, source: Source) -> str | None:
         """Return why this connection must not be handed out again; None when it may. No round trip."""
