@@ -106,7 +106,7 @@ class Account:
 
     :param client: its name
     :param behind: seconds that its worst worker was behind the cluster; infinite when that one never wrote again
-        while it was watched. Without an outage, how much longer its longest pause was than the oracle's
+        while it was watched. Without an outage, how much longer its longest pause was than its pace and the oracle's
     :param errors: what its transactions raised
     :param attempts: connections it tried to make from the fault on
     :param acknowledged: its writes that were acknowledged, in the whole run
@@ -130,7 +130,7 @@ def account_of(client: ClientRecord, observation: Observation) -> Account:
     recovery = recovery_of([p for p in probes if p.ended <= until], old, at)
     if recovery is None:
         ours = (p.ended for p in probes if p.timeline is not None)
-        behind = max(0.0, _worst_pause(client, at, until) - longest_pause(ours, at, until))
+        behind = max(0.0, _worst_pause(client, at, until) - client.pace - longest_pause(ours, at, until))
     else:
         behind = max(_first_after(recovery, writes, until) for writes in _by_worker(client)) - recovery.at
     # Without an outage nothing can have been in flight in it.

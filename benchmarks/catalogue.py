@@ -8,6 +8,8 @@ __all__ = ["CLIENTS", "HAPROXY", "WORKERS", "ClientKind", "kind_of"]
 
 # Of each client: threads, or tasks of an asynchronous one.
 WORKERS = 4
+# Seconds: slow enough that two cores carry all clients and the servers with time to spare.
+PACE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class ClientKind:
     :param module: ``peers`` or ``ours``
     :param factory: the function there
     :param is_async: whether it is asynchronous
+    :param pace: seconds from an acknowledged write to the next one
     """
 
     name: str
@@ -26,6 +29,7 @@ class ClientKind:
     module: str
     factory: str
     is_async: bool = False
+    pace: float = PACE
 
     @property
     def is_ours(self) -> bool:
@@ -44,7 +48,7 @@ CLIENTS = (
     ClientKind(HAPROXY, "HAProxy", "peers", "haproxy"),
     ClientKind("ours-sqlalchemy", "**ours**: SQLAlchemy", "ours", "sqlalchemy"),
     ClientKind("ours-async", "**ours**: SQLAlchemy async", "ours", "sqlalchemy_async", is_async=True),
-    ClientKind("ours-nullpool", "**ours**: SQLAlchemy, no pool", "ours", "sqlalchemy_null_pool"),
+    ClientKind("ours-nullpool", "**ours**: SQLAlchemy, no pool", "ours", "sqlalchemy_null_pool", pace=2 * PACE),
     ClientKind("ours-django", "**ours**: Django, persistent", "ours", "django_persistent"),
     ClientKind("ours-django-pool", "**ours**: Django, pool", "ours", "django_pool"),
 )

@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
     from benchmarks.records import Key
 
-__all__ = ["PACE", "RETRY", "main"]
+__all__ = ["RETRY", "main"]
 
-# Seconds from an acknowledged write to the next one, and from an error.
-PACE = 0.05
+# Seconds from an error to the next write.
 RETRY = 0.02
 _HEARTBEAT = 0.2
 _JOIN_TIMEOUT = 1.0
@@ -85,7 +84,7 @@ class Workers:
         return next((entry[0] for entry in reversed(entries.copy()) if entry[2] is not None), 0.0)
 
     def _run(self, worker: int, write: Callable[[Key], str]) -> None:
-        time.sleep(self._rng.uniform(0, PACE))
+        time.sleep(self._rng.uniform(0, self._kind.pace))
         while not self._stop.is_set():
             entry = self._begin(worker)
             try:
@@ -95,14 +94,14 @@ class Workers:
                 self._stop.wait(RETRY)
             else:
                 self._end(entry, node, None)
-                self._stop.wait(PACE)
+                self._stop.wait(self._kind.pace)
 
     async def _run_tasks(self) -> None:
         write = await self._factory(self._site)
         await asyncio.gather(*(self._run_async(worker, write) for worker in range(WORKERS)))
 
     async def _run_async(self, worker: int, write: Callable[[Key], Awaitable[str]]) -> None:
-        await asyncio.sleep(self._rng.uniform(0, PACE))
+        await asyncio.sleep(self._rng.uniform(0, self._kind.pace))
         while not self._stop.is_set():
             entry = self._begin(worker)
             try:
@@ -112,7 +111,7 @@ class Workers:
                 await asyncio.sleep(RETRY)
             else:
                 self._end(entry, node, None)
-                await asyncio.sleep(PACE)
+                await asyncio.sleep(self._kind.pace)
 
     def _begin(self, worker: int) -> _Entry:
         entry: _Entry = [time.monotonic(), None, None, None]

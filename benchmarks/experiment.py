@@ -212,7 +212,7 @@ class _Client:
             for worker, entries in enumerate(history["writes"])
             for number, (began, ended, node, error) in enumerate(entries, start=1)
         )
-        return ClientRecord(self.kind.name, WORKERS, writes, tuple(history["attempts"]))
+        return ClientRecord(self.kind.name, WORKERS, self.kind.pace, writes, tuple(history["attempts"]))
 
 
 def _site(cluster: LocalCluster) -> Site:

@@ -131,7 +131,7 @@ def _repeat(fault: FaultKind, settings: Settings, repeat: int, folder: Path, lab
 
 def _section(fault: FaultKind, results: Sequence[Result], labels: Mapping[str, str]) -> str:
     title = fault.label[0].upper() + fault.label[1:]
-    return f"### {title}\n\nThe cluster took writes after: {outage(results)} s.\n\n{table(results, labels)}\n"
+    return f"### {title}\n\nThe cluster took writes after: {outage(results)}.\n\n{table(results, labels)}\n"
 
 
 def _write(

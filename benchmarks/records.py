@@ -56,12 +56,14 @@ class ClientRecord:
 
     :param name: the client
     :param workers: how many workers it has
+    :param pace: seconds that each pauses after an acknowledged write
     :param writes: in any order
     :param attempts: when it began to connect to a server
     """
 
     name: str
     workers: int
+    pace: float
     writes: tuple[Write, ...]
     attempts: tuple[float, ...]
 

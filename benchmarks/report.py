@@ -93,7 +93,7 @@ def outage(results: Iterable[Result]) -> str:
     """Return how long it took until the cluster could be written to."""
     values = [result.outage for result in results]
     known = [value for value in values if value is not None]
-    return _seconds(known) if known else "no outage"
+    return f"{_seconds(known)} s" if known else "no outage"
 
 
 def as_json(result: Result) -> dict[str, Any]:
