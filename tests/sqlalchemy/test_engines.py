@@ -277,16 +277,18 @@ def test_connections_made_elsewhere_are_left_alone_and_warned_of(
 
 @pytest.mark.parametrize("driver", ["patroni", "psycopg"])
 def test_an_engine_that_is_forgotten_takes_its_thread_along(cluster: LocalCluster, driver: str) -> None:
-    engine = create_engine(url_of(cluster, driver))
+    def watchers() -> set[threading.Thread]:
+        gc.collect()
+        return {t for t in threading.enumerate() if t.name == "patroni-db watcher"}
+
+    others = watchers()
+    # Settings of its own, so that it shares its thread with nobody.
+    engine = create_engine(url_of(cluster, driver, refresh=2.75))
     assert not inspect(engine).has_table("none")  # SQLAlchemy's cache keeps the dialect from now on
+    assert watchers() - others
     engine.dispose()
     del engine
-
-    def watchers() -> list[str]:
-        gc.collect()
-        return [t.name for t in threading.enumerate() if t.name == "patroni-db watcher"]
-
-    eventually(lambda: not watchers(), "the watcher to end")
+    eventually(lambda: not watchers() - others, "the watcher to end")
 
 
 def test_a_cancelled_task_leaves_no_session_behind(cluster: LocalCluster) -> None:
