@@ -68,13 +68,19 @@ def recovery_of(probes: Sequence[Probe], old: str, at: float) -> Recovery | None
     return Recovery(first.node, first.ended, max(at, max(refused, default=at)), max(taken, default=at))
 
 
-def broken_at(probes: Iterable[Probe], old: str, at: float) -> float:
+def broken_at(probes: Iterable[Probe], old: str, at: float, recovered: float) -> float:
     """Return when the former primary was first known to take no writes any more, to within the oracle's pace.
 
     A switchover ends its sessions long after it was asked for. A frozen server refuses nothing: then it is the
     moment of the fault.
+
+    :param probes: of all nodes
+    :param old: the primary before the fault
+    :param at: when the fault was made
+    :param recovered: when the cluster took writes again
     """
-    return min((p.ended for p in probes if p.node == old and p.timeline is None and p.began > at), default=at)
+    refused = (p.ended for p in probes if p.node == old and p.timeline is None and at < p.began and p.ended < recovered)
+    return min(refused, default=at)
 
 
 def longest_pause(times: Iterable[float], since: float, until: float) -> float:
@@ -134,7 +140,7 @@ def account_of(client: ClientRecord, observation: Observation) -> Account:
     else:
         behind = max(_first_after(recovery, writes, until) for writes in _by_worker(client)) - recovery.at
     # Without an outage nothing can have been in flight in it.
-    broken = broken_at(probes, old, at) if recovery else at
+    broken = broken_at(probes, old, at, recovery.at) if recovery else at
     keys = Counter({key: count for key, count in observation.rows.items() if key[0] == client.name})
     acknowledged = {(client.name, w.worker, w.number) for w in client.writes if w.node is not None}
     return Account(

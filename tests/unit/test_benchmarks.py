@@ -107,6 +107,13 @@ def test_errors_are_told_apart_by_when_their_transactions_began() -> None:
     assert (found.in_flight, found.in_outage, found.afterwards) == (2, 2, 1)
 
 
+def test_a_frozen_server_breaks_what_began_after_the_fault() -> None:
+    # It refuses nothing before it is thawed, at 20.0.
+    seen = (*probes("n1", (9.99, 1)), records.Probe("n1", 10.0, 20.1, None), *FAILOVER[-3:])
+    found = account(client(failed(0, 1, 9.99, 12.0), failed(0, 2, 10.05, 12.0)), seen).errors
+    assert (found.in_flight, found.in_outage, found.afterwards) == (1, 1, 0)
+
+
 def test_without_an_outage_a_pause_longer_than_the_oracles_is_told() -> None:
     seen = probes("n1", *((9.9 + 0.1 * i, 1) for i in range(202)))
     even = client(*(wrote(0, i, 10 + 0.2 * i, 10.1 + 0.2 * i, node="n1") for i in range(100)))
