@@ -58,11 +58,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_left_behind() -> Iterator[None]:
     """Fail the session when, after its last fixture, a server, a thread of ours or a temporary file is left.
 
     Temporary files of the tests and of the servers they start go into a folder of this session's own, by which
-    also servers are found that nobody is the parent of any more. After a failure what is in ``tmp_path`` stays.
+    also servers are found that nobody is the parent of any more.
     """
     before = os.environ.get("TMPDIR")
     folder = Path(tempfile.mkdtemp(prefix="pdb-")).resolve()
@@ -83,8 +83,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
             del os.environ["TMPDIR"]
         else:
             os.environ["TMPDIR"] = before
-        if not (request.session.testsfailed and any(folder.glob("pytest-of-*"))):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _until_none(look: Callable[[], list[str]]) -> list[str]:
