@@ -79,8 +79,11 @@ def broken_at(probes: Iterable[Probe], old: str, at: float, recovered: float) ->
     :param at: when the fault was made
     :param recovered: when the cluster took writes again
     """
-    refused = (p.ended for p in probes if p.node == old and p.timeline is None and at < p.began and p.ended < recovered)
-    return min(refused, default=at)
+    ours = (p for p in probes if p.node == old and at < p.began and p.ended < recovered)
+    refused = sorted(p.ended for p in ours if p.timeline is None)
+    # A server ends its sessions one after the other: the first refusal may be the end of the oracle's own. The
+    # next one is of a new session.
+    return next(iter(refused[1:] or refused), at)
 
 
 def longest_pause(times: Iterable[float], since: float, until: float) -> float:

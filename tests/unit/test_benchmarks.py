@@ -23,7 +23,7 @@ def probes(node: str, *answers: tuple[float, int | None]) -> tuple[Any, ...]:
 
 # n1 takes writes until the fault; n2 from 12.0 s on.
 FAILOVER = (
-    *probes("n1", (9.98, 1), (9.99, 1), (10.02, None), (10.5, None), (12.5, None)),
+    *probes("n1", (9.98, 1), (9.99, 1), (10.01, None), (10.02, None), (10.5, None), (12.5, None)),
     *probes("n2", (9.99, None), (11.98, None), (12.0, 2), (12.01, 2)),
 )
 
@@ -101,7 +101,7 @@ def test_a_worker_that_writes_only_once_the_fault_is_undone_is_told() -> None:
 
 
 def test_errors_are_told_apart_by_when_their_transactions_began() -> None:
-    # The first failed write of the oracle on the former primary ended at 10.02.
+    # The former primary refused the oracle a new session at 10.02.
     errors = [failed(0, i, began, 13.0) for i, began in enumerate((9.9, 10.01, 10.03, 11.9, 12.1))]
     found = account(client(*errors, wrote(0, 9, 12.2, 12.3))).errors
     assert (found.in_flight, found.in_outage, found.afterwards) == (2, 2, 1)
