@@ -5,6 +5,7 @@ PYTHON ?= python3
 
 BIN := .venv/bin
 READY := .venv/ready
+BENCH := .venv/bench
 SUITES := tests/unit tests/spec tests/django tests/sqlalchemy tests/integration
 
 # Whoever told pip which index to use meant uv too.
@@ -21,10 +22,10 @@ endif
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types wheel tox clean
+.PHONY: help demo test lint format types wheel tox bench-failover bench-overhead clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 demo: $(READY) ## Applications write through a switchover and a crash on a real cluster, and are counted
 	@$(BIN)/patroni-db demo
@@ -57,6 +58,12 @@ tox: $(READY) ## Test the wheel with every Python of this machine, Django and SQ
 	$(BIN)/python .ci/results.py $$status || status=1; \
 	exit $$status
 
+bench-failover: $(BENCH) ## Measure how soon applications write again after each fault; ARGS="--fault switchover --repeat 3"
+	@$(BIN)/python -m benchmarks.failover $(ARGS)
+
+bench-overhead: $(BENCH) ## Measure what checking connections costs
+	@$(BIN)/python -m benchmarks.overhead $(ARGS)
+
 clean: ## Remove everything that was built here
 	@rm -rf .venv .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -86,3 +93,7 @@ $(READY): pyproject.toml
 	    --requirements pyproject.toml --all-extras --group dev --editable .
 	@rm -rf .venv/tmp
 	@printf '%s\n' '$(KEY)' >$(READY)
+
+$(BENCH): $(READY)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
+	@touch $(BENCH)

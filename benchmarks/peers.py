@@ -115,10 +115,11 @@ def psycopg_pool(site: Site) -> Callable[[], Callable[[Key], str]]:
 
 async def hasql(site: Site) -> Callable[[Key], Awaitable[str]]:
     """Use hasql's pools of psycopg's asynchronous connections; each transaction has a time limit of asyncio's."""
-    from hasql.driver.psycopg3 import PoolManager  # noqa: PLC0415
+    from hasql.driver import psycopg3  # noqa: PLC0415
 
     hosts = ",".join(f"{host}:{port}" for host, port in site.servers)
-    pools = PoolManager(  # type: ignore[no-untyped-call]  # hasql's
+    make: Any = psycopg3.PoolManager
+    pools = make(
         f"postgresql://{site.user}:{site.password}@{hosts}/{site.dbname}",
         pool_factory_kwargs={"min_size": _POOL_SIZE, "max_size": _POOL_SIZE},
     )
