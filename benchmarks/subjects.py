@@ -114,7 +114,9 @@ def _django(variant: str, server: dict[str, Any]) -> Callable[[], object]:
     settings.configure(DATABASES={"default": entry}, USE_TZ=True)
     django.setup()
     from django.core.signals import request_finished, request_started  # noqa: PLC0415
-    from django.db import connection  # noqa: PLC0415
+    from django.db import connections  # noqa: PLC0415
+
+    connection = connections["default"]  # imports its backend
 
     def work() -> object:
         request_started.send(sender=None)
