@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import logging
 import math
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from patroni_db.connections import Stamp, driver_of, holds_role, still_right
@@ -38,6 +39,10 @@ _LEAST_TIMEOUT: Final = 0.1
 _PROMPT: Final = 0.9 * ATTEMPT_TIMEOUT
 # A primary that is not ready yet is asked again this soon, also between two looks.
 _KNOCKING_PAUSE: Final = 0.05
+# A server that Patroni names as primary while it is being promoted is asked again over the same session: after this
+# many seconds at first, and after a twentieth of the time it has taken, up to the pause above.
+_PROMOTION_PAUSE: Final = 0.01
+_PROMOTION_SHARE: Final = 20
 # A server that accepts connections but not ours may just have come up between the two: ask it twice.
 _REFUSALS_THAT_COUNT: Final = 2
 
@@ -165,6 +170,22 @@ class Acquisition:
             logger.debug("connected to %s (%s) after %.2f s", stamp.member, stamp.address, waited)
         return stamp
 
+    def promotion_pause(self, attempt: Attempt, waited: float) -> float | None:
+        """Return after how many seconds to ask the reached server again for its role; None to give it up.
+
+        Patroni names a new primary up to 0.3 s before that one can be written to. A session that is there
+        already learns of it a whole connection attempt earlier than a new one.
+
+        :param waited: seconds since the server first said that it stands by
+        """
+        if self._config.target is not Target.PRIMARY or self._discovery.clock() >= self._deadline:
+            return None
+        snapshot = self._discovery.snapshot
+        named = snapshot.primary[1] if snapshot is not None and snapshot.primary else None
+        if named != attempt.address:
+            return None
+        return min(max(_PROMOTION_PAUSE, waited / _PROMOTION_SHARE), _KNOCKING_PAUSE)
+
     def end(self) -> None:
         """Let another one probe for the primary."""
         self._discovery.gate.leave(self)
@@ -247,15 +268,14 @@ def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Atte
                 search.failed(step, exc, refused=_accepts_connections(step.address) if asked else _is_refused(exc))
                 continue
             try:
-                held = holds_role(driver_of(connection), connection, config.target)
-                if held is None:
-                    held = _ask_role(connection) is config.target.in_hot_standby
-                if held:  # known before it is used: from here on a move of the leader ends it
-                    discovery.live.add(connection, step.stamp, config)
+                held = _proves_role(discovery, config, search, step, connection)
                 stamp = search.succeeded(step) if held else None
-            except BaseException:
+            except BaseException as exc:
                 _close(connection)
-                raise
+                if not isinstance(exc, Exception) or classify(exc) is not Fault.UNAVAILABLE:
+                    raise
+                search.failed(step, exc, refused=False)  # the server went while it was asked
+                continue
             if stamp is not None:
                 return connection, stamp
             _close(connection)
@@ -286,21 +306,59 @@ async def acquire_async(
                 search.failed(step, exc, refused=refused)
                 continue
             try:
-                held = holds_role(driver_of(connection), connection, config.target)
-                if held is None:
-                    held = await _ask_role_async(connection) is config.target.in_hot_standby
-                if held:  # known before it is used: from here on a move of the leader ends it
-                    discovery.live.add(connection, step.stamp, config)
+                held = await _proves_role_async(discovery, config, search, step, connection)
                 stamp = search.succeeded(step) if held else None
-            except BaseException:
+            except BaseException as exc:
                 await _close_async(connection)
-                raise
+                if not isinstance(exc, Exception) or classify(exc) is not Fault.UNAVAILABLE:
+                    raise
+                search.failed(step, exc, refused=False)  # the server went while it was asked
+                continue
             if stamp is not None:
                 return connection, stamp
             await _close_async(connection)
             search.failed(step, _wrong_role(config, held=held), refused=False)
     finally:
         search.end()
+
+
+# -- Proving the role -----------------------------------------------------------------------------------------
+
+
+def _proves_role(
+    discovery: Discovery, config: PatroniConfig, search: Acquisition, attempt: Attempt, connection: Any
+) -> bool:
+    """Return whether the server has the role; of one that is being promoted, once it is."""
+    held = holds_role(driver_of(connection), connection, config.target)
+    if held is None:
+        held = _ask_role(connection) is config.target.in_hot_standby
+    pause = None if held else search.promotion_pause(attempt, 0.0)
+    if held or pause is not None:  # known before it is used: from here on a move of the leader ends it
+        discovery.live.add(connection, attempt.stamp, config)
+    began = discovery.clock()
+    while not held and pause is not None:
+        time.sleep(pause)
+        held = _ask_role(connection) is config.target.in_hot_standby
+        pause = search.promotion_pause(attempt, discovery.clock() - began)
+    return held
+
+
+async def _proves_role_async(
+    discovery: Discovery, config: PatroniConfig, search: Acquisition, attempt: Attempt, connection: Any
+) -> bool:
+    """Do the same as :func:`_proves_role` for coroutines."""
+    held = holds_role(driver_of(connection), connection, config.target)
+    if held is None:
+        held = await _ask_role_async(connection) is config.target.in_hot_standby
+    pause = None if held else search.promotion_pause(attempt, 0.0)
+    if held or pause is not None:  # known before it is used: from here on a move of the leader ends it
+        discovery.live.add(connection, attempt.stamp, config)
+    began = discovery.clock()
+    while not held and pause is not None:
+        await asyncio.sleep(pause)
+        held = await _ask_role_async(connection) is config.target.in_hot_standby
+        pause = search.promotion_pause(attempt, discovery.clock() - began)
+    return held
 
 
 # -- Judging a failed attempt --------------------------------------------------------------------------------
