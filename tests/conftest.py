@@ -41,6 +41,9 @@ def pytest_configure() -> None:
         signal.signal(signum, signal.SIG_DFL)  # a forked child ends as it would have anywhere else
         os.kill(os.getpid(), signum)
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell leaves it to what it starts in the background. Programs under test would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(signum) is signal.SIG_DFL:
             signal.signal(signum, interrupt)
