@@ -36,7 +36,7 @@ _WARM_UP = 200
 
 # What an application imports without this library, and with it.
 _IMPORTS = (
-    ("the core", "", "patroni_db"),
+    ("the core", "", "patroni_db.discovery, patroni_db.acquisition"),
     ("settings.py", "django.conf", "django.conf, django_backend.config"),
     ("Django's backend", "django.db.backends.postgresql.base", "django_backend.base"),
     (
