@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import logging
 import os
 import weakref
@@ -69,6 +68,37 @@ class _Mark:
     fresh: bool = True
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _AsyncCreator:
+    """What an asynchronous dialect calls in place of the driver's own ``connect``.
+
+    :param events: the engine's
+    :param driver: the dialect's ``driver``
+    :param record: where the pool keeps the connection
+    :param connect_async: the driver's own, or the application's
+    :param error: the driver's ``OperationalError``
+    """
+
+    events: PatroniEvents
+    driver: str
+    record: ConnectionPoolEntry
+    connect_async: Callable[..., Awaitable[Any]]
+    error: Callable[[str], Exception]
+
+    async def __call__(self, *cargs: Any, **cparams: Any) -> Any:
+        """Return a driver's connection to a server that proved its role."""
+
+        def connect(attempt: Attempt) -> Awaitable[Any]:
+            return self.connect_async(*cargs, **attempt_arguments(self.driver, cparams, attempt))
+
+        try:
+            connection, stamp = await acquire_async(self.events.discovery, self.events.config, connect)
+        except PatroniError as exc:
+            raise self.error(str(exc)) from exc
+        _mark(self.record, connection, stamp)
+        return connection
+
+
 class PatroniEvents:
     """The handlers of one engine, and the discovery they hold for as long as the engine lives.
 
@@ -103,10 +133,10 @@ class PatroniEvents:
         refuse_addressing(cparams, "connect_args")
         error = dialect.loaded_dbapi.OperationalError
         if dialect.is_async:
-            connect_async = cparams.get(ASYNC_CREATOR) or async_connect_of(dialect.driver)
-            cparams[ASYNC_CREATOR] = functools.partial(
-                self._connect_async, dialect.driver, record, connect_async, error
-            )
+            given = cparams.get(ASYNC_CREATOR) or async_connect_of(dialect.driver)
+            # Before SQLAlchemy 2.0.48 all connections share one dict of parameters: ours may be in it already.
+            connect_async = given.connect_async if isinstance(given, _AsyncCreator) else given
+            cparams[ASYNC_CREATOR] = _AsyncCreator(self, dialect.driver, record, connect_async, error)
             return None
         # Returning a connection ends the event, so the application's own listeners, which may add a password
         # that is made at this moment, have their turn first.
@@ -135,25 +165,6 @@ class PatroniEvents:
         """
         try:
             connection, stamp = acquire(self.discovery, self.config, connect)
-        except PatroniError as exc:
-            raise error(str(exc)) from exc
-        _mark(record, connection, stamp)
-        return connection
-
-    async def _connect_async(
-        self,
-        driver: str,
-        record: ConnectionPoolEntry,
-        connect_async: Callable[..., Awaitable[Any]],
-        error: Callable[[str], Exception],
-        *cargs: Any,
-        **cparams: Any,
-    ) -> Any:
-        def connect(attempt: Attempt) -> Awaitable[Any]:
-            return connect_async(*cargs, **attempt_arguments(driver, cparams, attempt))
-
-        try:
-            connection, stamp = await acquire_async(self.discovery, self.config, connect)
         except PatroniError as exc:
             raise error(str(exc)) from exc
         _mark(record, connection, stamp)
