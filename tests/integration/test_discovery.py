@@ -158,10 +158,11 @@ def test_the_api_of_one_node_down_is_survived(app: App) -> None:
 def test_all_apis_down_with_a_warm_cache_serve_from_the_last_good_view(cluster: LocalCluster) -> None:
     app = App(cluster, timeout=0.3)
     app.get()
-    before = app.discovery.snapshot
     for node in app.cluster.nodes:
         app.cluster.freeze(node.name, patroni_only=True)
     until(lambda: app.discovery.failure is not None)
+    before = app.discovery.snapshot
+    app.discovery.wait_for_look()
     assert app.discovery.snapshot is before
     connection, stamp = app.get()
     assert node_of(connection) == (stamp.address.host, False)

@@ -30,10 +30,8 @@ from django.db import DatabaseError, Error, InternalError, OperationalError, Pro
 from django.db import connections as django_connections
 
 from patroni_db.cluster.rest import get_json
-from patroni_db.config import PatroniConfig
-from patroni_db.discovery import discovery_for
-from patroni_db.topology import Role
 from tests.django.backends import Project, project
+from tests.integration.synchronous import replicate_synchronously, wait_for_synchronous_standby
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 
     from django_backend.base import DatabaseWrapper
     from patroni_db.cluster import LocalCluster
-    from patroni_db.topology import Member, Topology
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -480,14 +477,8 @@ def test_a_server_side_cursor_is_not_broken_by_other_statements(cluster: LocalCl
         assert [number for chunk in seen for (number,) in chunk] == list(range(1, 1001))
 
 
-def _synchronous_standby(topology: Topology) -> Member | None:
-    return next((member for member in topology.members if member.role == Role.SYNC_STANDBY), None)
-
-
 def test_under_load_nothing_is_lost_or_doubled(cluster: LocalCluster, table: str) -> None:
-    # Only then: an asynchronous replica may be promoted without what the crashed primary acknowledged last.
-    cluster.patch_config({"synchronous_mode": True})
-    discovery = discovery_for(PatroniConfig(urls=cluster.urls))
+    replicate_synchronously(cluster)
     acknowledged: Counter[str] = Counter()
     errors: list[Exception] = []
     stop = threading.Event()
@@ -524,8 +515,7 @@ def test_under_load_nothing_is_lost_or_doubled(cluster: LocalCluster, table: str
         try:
             eventually(all_write, "every kind to write")
             for fault in (switchover, crash):
-                synchronous = discovery.wait_for(_synchronous_standby, 60)
-                assert synchronous is not None, "no synchronous standby"
+                wait_for_synchronous_standby(cluster)
                 old = cluster.leader
                 fault(cluster)
                 cluster.wait_for_leader(other_than=old)
