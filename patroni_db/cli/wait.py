@@ -25,13 +25,17 @@ if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
     from patroni_db.errors import DiscoveryError
 
+    _ParamType = click.ParamType[Condition]
+else:
+    _ParamType = click.ParamType  # only newer versions of click can be subscripted at run time
+
 __all__ = ["wait"]
 
 # A condition can come true without a word in Patroni's list: a member's own API answers again.
 _PAUSE: Final = 0.3
 
 
-class _ConditionType(click.ParamType[Condition]):
+class _ConditionType(_ParamType):
     name = "condition"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Condition:
