@@ -67,7 +67,8 @@ class Snapshot:
     """The cluster as last seen. Immutable; compare `generation` to learn whether routing moved.
 
     :param topology: the view
-    :param generation: moves when routing does (leader, timeline, an address, who serves reads)
+    :param generation: moves when routing does (leader, timeline, an address, who serves reads), and when a member's
+        quarantine ends
     :param source: the URL that gave the view
     :param seen_at: when it was last confirmed, in seconds of the discovery's clock
     :param timeline: the highest timeline a leader was seen on
@@ -139,6 +140,7 @@ class Discovery:
         # Lifetime by health: a view without a leader is stale almost at once, a healthy one after some calm looks.
         self._fresh: TLRUCache[str, Snapshot] = TLRUCache(1, ttu=_expiry(self.config.refresh), timer=self.clock)
         self._resting: TTLCache[str, bool] = TTLCache(1024, _QUARANTINE, timer=self.clock)
+        self._rested_before: frozenset[str] = frozenset()
         self._subscribers: tuple[Callable[[Snapshot], None], ...] = ()
         self.looked = Signal()
         self.gate = PrimaryGate()
@@ -471,7 +473,7 @@ class Discovery:
         leader = topology.leader
         self._timeline = max(self._timeline, (leader.timeline or 0) if leader else 0)
         self._asked_at = max(self._asked_at, view.at)
-        generation = (known.generation if known else 0) + moved
+        generation = (known.generation if known else 0) + (moved or self._has_rested())
         snapshot = Snapshot(topology, generation, view.url, self.clock(), self._timeline, self._book)
         with self._lock:
             self._snapshot = snapshot
@@ -492,6 +494,12 @@ class Discovery:
                     callback(snapshot)
                 except Exception:  # a subscriber's own bug must not end the looking
                     logger.exception("a subscriber failed")
+
+    def _has_rested(self) -> bool:
+        """Return whether a quarantine has ended since the last time: second choices must be looked at again."""
+        resting = self.resting()
+        rested, self._rested_before = self._rested_before - resting, resting
+        return bool(rested)
 
     def _learn_identity(self, url: str) -> None:
         try:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from patroni_db.client import NodeStatus
+from patroni_db.connections import Stamp, still_right
 from patroni_db.errors import DiscoveryError
+from patroni_db.selection import candidates
+from patroni_db.topology import Address
 from tests.spec.replay import Answers, Clock, discovery_of, members, route_of
 
 if TYPE_CHECKING:
@@ -254,6 +257,24 @@ def test_members_outside_the_allowed_hosts_are_never_connected_to() -> None:
     stage.everywhere(MOVED)
     stage.look()
     assert stage.primary == "n2"
+
+
+def test_a_reader_that_took_second_choice_looks_again_when_quarantine_ends() -> None:
+    stage = Stage()
+    stage.everywhere("n1:leader/running/tl1 n2:replica/streaming/tl1")
+    stage.look()
+    stage.discovery.invalidate("n2")
+    config = stage.discovery.config.replace(target="replica_preferred")
+    snapshot = stage.look()
+    primary = Stamp("n1", Address("n1", 5432), snapshot.generation)
+    assert candidates(snapshot.topology, config.target, stage.discovery.rng, resting=frozenset({"n2"}))[0].name == "n1"
+    assert stage.look().generation == primary.generation
+    stage.clock.now += 6
+    snapshot = stage.look()
+    assert snapshot.generation == primary.generation + 1
+    assert not still_right(primary, config, snapshot)
+    assert still_right(Stamp("n2", Address("n2", 5432), primary.generation), config, snapshot)
+    assert stage.look().generation == snapshot.generation
 
 
 def test_subscribers_hear_of_moves_only() -> None:
