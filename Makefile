@@ -31,7 +31,7 @@ demo: $(READY) ## Applications write through a switchover and a crash on a real 
 	@$(BIN)/patroni-db demo
 
 test: $(READY) ## Run all tests, most of them on a real cluster
-	@$(BIN)/pytest $(SUITES)
+	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(SUITES)
 
 lint: $(READY) ## Check style and format
 	@$(BIN)/ruff check .

@@ -49,15 +49,23 @@ def pytest_configure() -> None:
             signal.signal(signum, interrupt)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the suites in their order, whichever way they were named on the command line."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Run the suites in their order, whichever way they were named on the command line.
+
+    Of two workers (pytest-xdist) one has the cluster of the session and all tests on it: two clusters would be
+    in each other's way on two cores.
+    """
 
     def rank(item: pytest.Item) -> int:
         suite = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
         return ORDER.index(suite) if suite in ORDER else len(ORDER)
 
-    items.sort(key=rank)
+    for item in items:  # before xdist reads the marks
+        if "patroni_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("django_db"):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+    yield
+    items.sort(key=rank)  # after pytest-django has put its own order
 
 
 @pytest.fixture(scope="session", autouse=True)
