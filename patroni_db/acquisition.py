@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from patroni_db.connections import Stamp, driver_of, holds_role, still_right
-from patroni_db.errors import NoPrimaryError, NoReplicaError, NoServerError
+from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError, NoServerError
 from patroni_db.faults import Fault, classify, is_refusal, sqlstate_of
 from patroni_db.gate import Admission
 from patroni_db.selection import Target, candidates
@@ -23,12 +23,13 @@ from patroni_db.selection import Target, candidates
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from patroni_db.client import NodeStatus
     from patroni_db.config import PatroniConfig
     from patroni_db.discovery import Discovery, Snapshot
     from patroni_db.signals import Waiter
     from patroni_db.topology import Address
 
-__all__ = ["Acquisition", "Attempt", "Pause", "WrongRoleError", "acquire", "acquire_async"]
+__all__ = ["Acquisition", "Attempt", "Pause", "WrongRoleError", "acquire", "acquire_async", "knocking_pause"]
 
 logger = logging.getLogger("patroni_db.connections")
 
@@ -37,8 +38,14 @@ ATTEMPT_TIMEOUT: Final = 2.0
 _LEAST_TIMEOUT: Final = 0.1
 # A refusal comes at once; an attempt that took longer than this ran into its timeout.
 _PROMPT: Final = 0.9 * ATTEMPT_TIMEOUT
-# A primary that is not ready yet is asked again this soon, also between two looks.
+# A primary that is not reached is asked again this soon when its own Patroni says that PostgreSQL runs, when Patroni
+# says that it does not (yet) or has not said anything, and when Patroni does not answer either. What Patroni says of
+# another leader, or of the same one in a new state, cuts the wait short.
 _KNOCKING_PAUSE: Final = 0.05
+_STARTING_PAUSE: Final = 0.1
+_SILENT_PAUSE: Final = 1.0
+# Servers for reads that all failed are tried again after these seconds, doubled each time, up to the pause above.
+_READING_PAUSE: Final = 0.1
 # A server that Patroni names as primary while it is being promoted is asked again over the same session: after this
 # many seconds at first, and after a twentieth of the time it has taken, up to the pause above.
 _PROMOTION_PAUSE: Final = 0.01
@@ -95,7 +102,9 @@ class Acquisition:
         self._deadline = self._began + config.failover_timeout
         self._untried: list[Stamp] = []
         self._round_size = 0
-        self._round_failed = False
+        # How many rounds in a row found no server, and when the last one ended.
+        self._failed_rounds = 0
+        self._failed_at = -math.inf
         self._refusals = 0
         self._refusal: BaseException | None = None
         self._last: tuple[Stamp, BaseException] | None = None
@@ -127,15 +136,12 @@ class Acquisition:
         if kept is None:
             self._round_size, self._untried = len(stamps), stamps[1:]
             return self._attempt(stamps[0])
-        if self._round_failed and self._config.target is Target.PRIMARY:
-            remaining = min(remaining, _KNOCKING_PAUSE)
-        self._round_failed = False
         if self._discovery.snapshot is None and self._discovery.failure is None:
             remaining = max(remaining, self._config.timeout)  # the very first look is under way
         elif remaining <= 0:
             kept.cancel()
             raise self._out_of_time()
-        return Pause(kept, remaining)
+        return Pause(kept, min(remaining, self._rest() or math.inf))
 
     def failed(self, attempt: Attempt, error: BaseException, *, refused: bool) -> None:
         """Report that the server was not reached, had the wrong role, or refused the login.
@@ -150,7 +156,9 @@ class Acquisition:
                 self._refusal = error
             return
         self._refusals = 0
-        self._round_failed = not self._untried
+        if not self._untried:
+            self._failed_rounds += 1
+            self._failed_at = self._discovery.clock()
         self._discovery.invalidate(attempt.stamp.member, attempt.address)
 
     def succeeded(self, attempt: Attempt) -> Stamp | None:
@@ -186,6 +194,14 @@ class Acquisition:
             return None
         return min(max(_PROMOTION_PAUSE, waited / _PROMOTION_SHARE), _KNOCKING_PAUSE)
 
+    def explains(self, attempt: Attempt) -> bool:
+        """Return whether Patroni says itself that the server it names as primary cannot be reached now."""
+        snapshot, status = self._discovery.snapshot, self._discovery.leader_status()
+        named = snapshot.primary[1] if snapshot is not None and snapshot.primary else None
+        if status is None or isinstance(status, DiscoveryError):
+            return False
+        return named == attempt.address and not status.is_primary
+
     def end(self) -> None:
         """Let another one probe for the primary."""
         self._discovery.gate.leave(self)
@@ -195,7 +211,7 @@ class Acquisition:
         snapshot = self._discovery.snapshot
         if snapshot is None:
             failure = self._discovery.failure
-            if self._config.fallback_hosts and failure is not None and not self._round_failed:
+            if self._config.fallback_hosts and failure is not None and not self._rest():
                 stamps = [Stamp(None, address, 0) for address in self._config.fallback_hosts]
                 self._discovery.rng.shuffle(stamps)
                 return None, stamps
@@ -206,10 +222,28 @@ class Acquisition:
             address = snapshot.primary[1] if snapshot.primary else None
             if self._discovery.gate.admit(self, address) is Admission.WAIT:
                 return opened, []
-        if self._round_failed:
+        if self._rest():
             return looked, []
         stamps = self._stamps(snapshot)
         return (None, stamps) if stamps else (looked, [])
+
+    def _rest(self) -> float:
+        """Return for how many seconds the servers that just failed must be left alone.
+
+        They are not when routing has moved since.
+        """
+        if not self._failed_rounds or self._last is None:
+            return 0.0
+        stamp, snapshot = self._last[0], self._discovery.snapshot
+        if self._config.target is Target.PRIMARY and snapshot is not None:
+            if snapshot.primary is not None and snapshot.primary[1] != stamp.address:
+                return 0.0
+            pause = knocking_pause(self._discovery.leader_status())
+        elif snapshot is not None and snapshot.generation != stamp.generation:
+            return 0.0
+        else:
+            pause = min(_READING_PAUSE * 2.0 ** min(self._failed_rounds - 1, 10), _SILENT_PAUSE)
+        return max(0.0, self._failed_at + pause - self._discovery.clock())
 
     def _stamps(self, snapshot: Snapshot) -> list[Stamp]:
         members = candidates(
@@ -243,6 +277,16 @@ class Acquisition:
         return error
 
 
+def knocking_pause(status: NodeStatus | DiscoveryError | None) -> float:
+    """Return after how many seconds to try a primary again that was not reached.
+
+    :param status: what its own Patroni says of it, or why that does not answer; None while nobody has asked
+    """
+    if isinstance(status, DiscoveryError):
+        return _SILENT_PAUSE
+    return _KNOCKING_PAUSE if status is not None and status.is_primary else _STARTING_PAUSE
+
+
 def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Attempt], C]) -> tuple[C, Stamp]:
     """Return a connection to a server that proved the role of ``config.target``, and its stamp.
 
@@ -264,7 +308,7 @@ def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Atte
             except Exception as exc:
                 if _is_not_about_the_server(exc):
                     raise
-                asked = _needs_asking(exc, discovery.clock() - began)
+                asked = _needs_asking(exc, discovery.clock() - began) and not search.explains(step)
                 search.failed(step, exc, refused=_accepts_connections(step.address) if asked else _is_refused(exc))
                 continue
             try:
@@ -301,7 +345,7 @@ async def acquire_async(
             except Exception as exc:
                 if _is_not_about_the_server(exc):
                     raise
-                asked = _needs_asking(exc, discovery.clock() - began)
+                asked = _needs_asking(exc, discovery.clock() - began) and not search.explains(step)
                 refused = await asyncio.to_thread(_accepts_connections, step.address) if asked else _is_refused(exc)
                 search.failed(step, exc, refused=refused)
                 continue

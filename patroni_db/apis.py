@@ -5,6 +5,7 @@ An API that hangs keeps its own request waiting and nothing else: it is not aske
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from typing import TYPE_CHECKING, Final
@@ -82,10 +83,15 @@ class Apis:
         return self._client(url).node(url)
 
     def ask_all(
-        self, urls: Iterable[str], landed: Callable[[str, View | DiscoveryError], None]
+        self,
+        urls: Iterable[str],
+        names_itself: Callable[[View], bool],
+        landed: Callable[[str, View | DiscoveryError], None],
     ) -> list[threading.Thread]:
         """Ask all `urls` at once, except those whose last request has not ended yet.
 
+        :param names_itself: tells whether the leader that a view names is the node that gave it: only such a node
+            is asked for its own state too
         :param landed: called with each answer, in a thread of its own, whenever it comes
         :returns: the threads that were started
         """
@@ -95,7 +101,9 @@ class Apis:
                 if url in self._flying:
                     continue
                 self._flying.add(url)
-            flight = threading.Thread(target=self._fly, args=(url, landed), name="patroni-db look", daemon=True)
+            flight = threading.Thread(
+                target=self._fly, args=(url, names_itself, landed), name="patroni-db look", daemon=True
+            )
             flight.start()
             flights.append(flight)
         return flights
@@ -127,11 +135,17 @@ class Apis:
         for client in clients.values():
             client.close()
 
-    def _fly(self, url: str, landed: Callable[[str, View | DiscoveryError], None]) -> None:
+    def _fly(
+        self,
+        url: str,
+        names_itself: Callable[[View], bool],
+        landed: Callable[[str, View | DiscoveryError], None],
+    ) -> None:
         answer: View | DiscoveryError
         try:
-            view = self.ask(url)
-            answer = View(url, view.topology, self._status(url), view.at)
+            answer = self.ask(url)
+            if names_itself(answer):
+                answer = dataclasses.replace(answer, status=self._status(url))
         except DiscoveryError as exc:
             answer = exc.with_traceback(None)
         finally:

@@ -203,6 +203,18 @@ class Discovery:
         with self._lock:
             return frozenset(self._resting)
 
+    def leader_status(self) -> NodeStatus | DiscoveryError | None:
+        """Return what the leader's own API said of its node a moment ago, or why it does not answer.
+
+        None while it was not asked, as where there is no alarm.
+        """
+        snapshot = self._snapshot
+        url = self._leader_url(snapshot.topology) if snapshot is not None else None
+        answer = self._views.get(url) if url is not None else None
+        if isinstance(answer, View):
+            return answer.status if self.clock() - answer.at <= _ALARM_MEMORY else None
+        return answer
+
     # -- Waiting ---------------------------------------------------------------------------------------------
 
     def wait_for(self, found: Callable[[Topology], T | None], timeout: float) -> T | None:
@@ -350,7 +362,7 @@ class Discovery:
         urls = self._endpoints()
         with self._publishing:
             self._views = {url: self._views[url] for url in urls if url in self._views}
-        flights = self._apis.ask_all(urls, self._landed)
+        flights = self._apis.ask_all(urls, self._names_itself, self._landed)
         deadline = time.monotonic() + _ALARM_PAUSE
         for flight in flights:
             flight.join(max(0.0, deadline - time.monotonic()))
@@ -399,6 +411,9 @@ class Discovery:
 
     def _leader_url(self, topology: Topology) -> str | None:
         return self._book.api_url(topology.leader) if topology.leader else None
+
+    def _names_itself(self, view: View) -> bool:
+        return self._leader_url(view.topology) == view.url
 
     def _is_alarmed(self) -> bool:
         snapshot = self._snapshot

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from patroni_db.acquisition import Acquisition, Attempt, Pause
+from patroni_db.client import NodeStatus
 from patroni_db.config import PatroniConfig
 from patroni_db.discovery import Discovery
 from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError
@@ -28,14 +29,16 @@ class StillDiscovery(Discovery):
 class Stage:
     def __init__(self, text: str | None = CALM) -> None:
         self.answers, self.clock = Answers(), Clock()
+        self.silent: set[str] = set()
         config = PatroniConfig(urls=SEEDS)
         self.discovery = StillDiscovery(config, clock=self.clock, client=lambda _: self.answers)  # type: ignore[arg-type, return-value]
         if text is not None:
             self.look(text)
 
-    def look(self, text: str) -> None:
-        self.clock.now += 1
-        self.answers.set({name: members(text) for name in ("n1", "n2", "n3")})
+    def look(self, text: str, after: float = 1.0) -> None:
+        self.clock.now += after
+        said = {name: "connection refused" if name in self.silent else members(text) for name in ("n1", "n2", "n3")}
+        self.answers.set(said)
         self.discovery.look()
 
     def seek(self, **settings: Any) -> Acquisition:
@@ -255,3 +258,70 @@ def test_an_attempt_may_not_take_longer_than_is_left() -> None:
     stage = Stage()
     assert attempt(stage.seek(failover_timeout=60)).timeout == 2.0
     assert attempt(stage.seek(failover_timeout=0.5, target="replica")).timeout == 0.5
+
+
+def attempts_within(stage: Stage, search: Acquisition, seconds: float, look: str | None = CALM) -> int:
+    """Count the attempts of somebody who is refused each time, and woken by a look every 0.1 s."""
+    count, end = 0, stage.clock.now + seconds
+    while stage.clock.now < end:
+        step = search.step()
+        if isinstance(step, Attempt):
+            count += 1
+            refuse(search, step)
+            continue
+        step.waiter.cancel()
+        if look is not None:
+            stage.look(look, after=min(step.timeout, 0.1))
+    return count
+
+
+def test_a_primary_that_is_silent_with_its_patroni_is_tried_once_a_second() -> None:
+    stage = Stage()
+    stage.silent = {"n1"}
+    assert attempts_within(stage, stage.seek(failover_timeout=60), 20) <= 22
+
+
+def test_a_primary_that_restarts_is_tried_with_every_look() -> None:
+    stage = Stage()
+    stage.answers.nodes["http://n1:8008"] = NodeStatus("primary", "starting", 1, None)
+    assert 30 <= attempts_within(stage, stage.seek(failover_timeout=60), 4) <= 42
+
+
+def test_a_primary_that_was_silent_is_tried_at_once_when_its_patroni_says_it_runs() -> None:
+    stage = Stage()
+    stage.silent = {"n1"}
+    search = stage.seek(failover_timeout=60)
+    attempts_within(stage, search, 5.3)
+    stage.silent = set()
+    stage.answers.nodes["http://n1:8008"] = NodeStatus("primary", "running", 1, None)
+    pause(search)
+    stage.look(CALM, after=0.06)
+    assert attempt(search).address.host == "n1"
+
+
+def test_readers_without_any_replica_that_answers_slow_down() -> None:
+    stage = Stage()
+    assert attempts_within(stage, stage.seek(target="replica", failover_timeout=60), 10) <= 2 * 14
+
+
+def test_readers_try_at_once_what_routing_offers_anew() -> None:
+    stage = Stage()
+    search = stage.seek(target="replica", failover_timeout=60)
+    attempts_within(stage, search, 5.3)
+    pause(search)
+    stage.look(CALM + " n4:replica/streaming/tl1", after=0.01)
+    assert isinstance(search.step(), Attempt)
+
+
+def test_only_a_failure_that_patroni_does_not_explain_is_looked_into() -> None:
+    stage = Stage()
+    search = stage.seek()
+    one = attempt(search)
+    assert not search.explains(one), "nobody has asked"
+    refuse(search, one)
+    stage.answers.nodes["http://n1:8008"] = NodeStatus("primary", "starting", 1, None)
+    stage.look(CALM)
+    assert search.explains(one)
+    stage.answers.nodes["http://n1:8008"] = NodeStatus("primary", "running", 1, None)
+    stage.look(CALM)
+    assert not search.explains(one)
