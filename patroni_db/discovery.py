@@ -25,6 +25,7 @@ from patroni_db.errors import DiscoveryError, NoPrimaryError
 from patroni_db.gate import PrimaryGate
 from patroni_db.live import LiveConnections
 from patroni_db.network import AddressBook
+from patroni_db.push import LeaderPush, push_for
 from patroni_db.selection import Target, candidates
 from patroni_db.signals import Signal
 from patroni_db.views import View, best_view, confirmed_leaders
@@ -134,6 +135,8 @@ class Discovery:
         # When the latest of the views that were published had been asked for.
         self._asked_at = -math.inf
         self._watcher: Watcher | None = None
+        self._push: LeaderPush | None = None
+        self._has_missed_scope = False
         self._failure: DiscoveryError | None = None
         self._looks = 0
         self._alarm_ends = -math.inf
@@ -277,6 +280,16 @@ class Discovery:
         if calm:  # later faults of the same alarm are covered by its cadence
             watcher.wake()
 
+    def hint(self) -> None:
+        """Take note that the leader may have changed: look now, and again soon. Costs some requests when it has not.
+
+        For who learns of it from elsewhere, see :mod:`~patroni_db.push`. Starts no thread.
+        """
+        self._raise_alarm(_ALARM_LENGTH)
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.wake()
+
     def proved(self, member: str | None, address: Address, *, primary: bool, seeker: object = None) -> None:
         """Take note that a connection succeeded; with `primary`, that the server proved to be one.
 
@@ -307,8 +320,11 @@ class Discovery:
         """End the background thread. The discovery stays usable: the next wait starts it again."""
         with self._lock:
             watcher, self._watcher = self._watcher, None
+            push, self._push = self._push, None
         if watcher is not None:
             watcher.stop()
+        if push is not None:
+            push.stop()
         self._apis.close()
 
     _looking = False
@@ -333,9 +349,26 @@ class Discovery:
                 self._looking = False
                 self._looks += 1
             self.looked.notify_all()
+        self._ensure_push()
         if self._is_alarmed():
             return max(0.0, began + _ALARM_PAUSE - self.clock())
         return self.config.refresh * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def _ensure_push(self) -> None:
+        """Have the leader key watched where that is configured; from the first view on, which may have to name it."""
+        if self._push is not None or not self.config.etcd or self._snapshot is None:
+            return
+        scope = self._scope
+        if scope is None:
+            if not self._has_missed_scope:
+                self._has_missed_scope = True
+                logger.warning("patroni_etcd needs patroni_scope: this Patroni does not tell its scope")
+            return
+        push = push_for(self, scope)
+        with self._lock:
+            if self._watcher is not None:  # not closed meanwhile
+                self._push = push
+                push.start()
 
     def _look_in_turn(self) -> None:
         failures: list[DiscoveryError] = []
