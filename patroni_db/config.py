@@ -32,6 +32,8 @@ _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
 _SIZE: Final = re.compile(r"\s*(\d+)\s*(B|kB|MB|GB|TB)?\s*", re.ASCII)
 _SIZE_UNITS: Final = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 _MAX_PORT: Final = 65535
+_NAMESPACE: Final = "/service"  # Patroni's own default
+_ETCD_PORT: Final = 2379
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,14 @@ class PatroniConfig:
     :param port: connect to this port on each member's host instead of the advertised one
     :param address_map: ``{advertised: reachable}`` addresses, or ``10.0.0.1:5432=localhost:5433,...``
     :param fallback_hosts: ``host:port,...`` tried, with role check, while no Patroni API has ever answered
+    :param etcd: client URLs of Patroni's etcd, as list or comma-separated text, by default on port 2379: its leader
+        key is watched, so that a change of leader is looked at when it happens
+    :param namespace: Patroni's ``namespace``, under which its keys are
+    :param etcd_user: name to authenticate with at etcd, where its authentication is enabled
+    :param etcd_password: password of that user; never in a repr, log or error
+    :param etcd_ca: path of the CA certificates that sign etcd's certificate; by default `ca`
+    :param etcd_cert: path of the client certificate for etcd; by default `cert`
+    :param etcd_key: path of that certificate's key; by default `key`
     :raises ConfigError: naming the setting
     """
 
@@ -79,6 +89,13 @@ class PatroniConfig:
     port: int | None = None
     address_map: tuple[tuple[Address, Address], ...] = ()
     fallback_hosts: tuple[Address, ...] = ()
+    etcd: tuple[str, ...] = ()
+    namespace: str = _NAMESPACE
+    etcd_user: str | None = None
+    etcd_password: str | None = dataclasses.field(default=None, repr=False)
+    etcd_ca: str | None = None
+    etcd_cert: str | None = None
+    etcd_key: str | None = None
 
     if TYPE_CHECKING:
         # What the constructor accepts: final values, or the text of a URL or the environment.
@@ -102,6 +119,13 @@ class PatroniConfig:
             port: int | str | None = None,
             address_map: str | Mapping[str, str] | Iterable[tuple[Address, Address]] = (),
             fallback_hosts: str | Iterable[str | Address] = (),
+            etcd: str | Iterable[str] = (),
+            namespace: str | None = _NAMESPACE,
+            etcd_user: str | None = None,
+            etcd_password: str | None = None,
+            etcd_ca: str | os.PathLike[str] | None = None,
+            etcd_cert: str | os.PathLike[str] | None = None,
+            etcd_key: str | os.PathLike[str] | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -129,6 +153,24 @@ class PatroniConfig:
             raise ConfigError("patroni_password", "needs patroni_user")
         if any(url.startswith("http:") for url in self.urls) and (self.ca or self.cert):
             raise ConfigError("patroni_ca" if self.ca else "patroni_cert", "needs https:// in every patroni_urls")
+        self._check_agreement_on_etcd()
+
+    def _check_agreement_on_etcd(self) -> None:
+        if not self.etcd:
+            names = ("etcd_user", "etcd_password", "etcd_ca", "etcd_cert", "etcd_key")
+            given = [name for name in names if getattr(self, name) is not None]
+            if self.namespace != _NAMESPACE:
+                given.append("namespace")
+            if given:
+                raise ConfigError(PREFIX + given[0], "needs patroni_etcd")
+        if self.etcd_key is not None and self.etcd_cert is None:
+            raise ConfigError("patroni_etcd_key", "needs patroni_etcd_cert")
+        if (self.etcd_user is None) != (self.etcd_password is None):
+            lone, other = ("user", "password") if self.etcd_user else ("password", "user")
+            raise ConfigError(f"patroni_etcd_{lone}", f"needs patroni_etcd_{other}")
+        if any(url.startswith("http:") for url in self.etcd) and (self.etcd_ca or self.etcd_cert):
+            setting = "patroni_etcd_ca" if self.etcd_ca else "patroni_etcd_cert"
+            raise ConfigError(setting, "needs https:// in every patroni_etcd")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
@@ -156,11 +198,12 @@ class PatroniConfig:
         """What two configs must have in common to share one discovery: all but the uses they make of it."""
         return (
             tuple(sorted(self.urls)),
+            tuple(sorted(self.etcd)),
             *(getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _OF_ONE_USE),
         )
 
 
-_OF_ONE_USE: Final = frozenset({"urls", "target", "max_lag", "tags", "failover_timeout", "fallback_hosts"})
+_OF_ONE_USE: Final = frozenset({"urls", "etcd", "target", "max_lag", "tags", "failover_timeout", "fallback_hosts"})
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -176,16 +219,16 @@ def _urls(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(_url, items)))
 
 
-def _url(text: str) -> str:
+def _url(text: str, example: str = "http://10.0.0.1:8008", of: str = "patroni") -> str:
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as exc:
         raise ValueError(f"{_without_userinfo(text)!r} is not a URL: {exc}") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{_without_userinfo(text)!r} is not a URL such as http://10.0.0.1:8008")
+        raise ValueError(f"{_without_userinfo(text)!r} is not a URL such as {example}")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("credentials do not belong in a URL: use patroni_user and patroni_password")
+        raise ValueError(f"credentials do not belong in a URL: use {of}_user and {of}_password")
     if port == 0:
         raise ValueError(f"{text!r} has port 0")
     if parts.query or parts.fragment:
@@ -194,6 +237,23 @@ def _url(text: str) -> str:
     for suffix in ("/patroni", "/cluster"):  # as members advertise themselves, or as copied from a browser
         path = path.removesuffix(suffix)
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _etcd(value: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(_etcd_url, _items(value))))
+
+
+def _etcd_url(text: str) -> str:
+    parts = urlsplit(_url(text, f"http://10.0.0.1:{_ETCD_PORT}", "patroni_etcd"))
+    if parts.port is not None:
+        return parts.geturl()
+    return parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{_ETCD_PORT}").geturl()
+
+
+def _namespace(value: object) -> str:
+    """Return the namespace as Patroni writes it into keys: one slash before each part, none at the end."""
+    text = _optional_text(value)
+    return _NAMESPACE if text is None else "/" + "/".join(filter(None, text.strip().split("/")))
 
 
 def _without_userinfo(text: str) -> str:
@@ -369,4 +429,11 @@ _PARSERS: Final[Mapping[str, Any]] = {
     "port": _port,
     "address_map": _address_map,
     "fallback_hosts": _addresses,
+    "etcd": _etcd,
+    "namespace": _namespace,
+    "etcd_user": _optional_text,
+    "etcd_password": _optional_text,
+    "etcd_ca": _path,
+    "etcd_cert": _path,
+    "etcd_key": _path,
 }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from urllib3.response import HTTPResponse
 
-__all__ = ["DeadlineAdapter"]
+__all__ = ["DeadlineAdapter", "DeadlineResponse"]
 
 
 class DeadlineAdapter(HTTPAdapter):
@@ -54,16 +54,26 @@ class _TLSPool(HTTPSConnectionPool):
 def _with_deadline(connection: HTTPConnection, getresponse: Any) -> HTTPResponse:
     """Get the response through a reader that knows its end; at this point ``timeout`` is the read timeout."""
     if connection.timeout is not None:
-        response_class = functools.partial(_Response, deadline=time.monotonic() + connection.timeout)
+        response_class = functools.partial(DeadlineResponse, deadline=time.monotonic() + connection.timeout)
         connection.response_class = response_class  # type: ignore[assignment]  # only ever called
     response: HTTPResponse = getresponse()
     return response
 
 
-class _Response(http.client.HTTPResponse):
+class DeadlineResponse(http.client.HTTPResponse):
+    """A response whose reads end at a deadline, together.
+
+    :param deadline: in seconds of :func:`time.monotonic`
+    """
+
     def __init__(self, sock: socket.socket, *args: Any, deadline: float, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, deadline))
+        self._reader = _Reader(self.fp.detach(), sock, deadline)
+        self.fp = io.BufferedReader(self._reader)
+
+    def extend(self, deadline: float) -> None:
+        """Let reads go on until another deadline: for answers that come in parts, each of which has its time."""
+        self._reader.deadline = deadline
 
 
 class _Reader(io.RawIOBase):
@@ -72,13 +82,13 @@ class _Reader(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
         self._raw = raw
         self._sock = sock
-        self._deadline = deadline
+        self.deadline = deadline
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        remaining = self._deadline - time.monotonic()
+        remaining = self.deadline - time.monotonic()
         if remaining <= 0:
             message = "timed out"
             raise TimeoutError(message)

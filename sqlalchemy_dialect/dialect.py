@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["PatroniDialect", "PatroniDialectAsync"]
 
 # A secret that is no part of the URL's own password is shown with the URL: it is taken out of what is kept.
-_SECRETS: Final = ("patroni_password",)
+_SECRETS: Final = ("patroni_password", "patroni_etcd_password")
 
 
 class _Routed:

@@ -89,6 +89,13 @@ def test_text_and_values_mean_the_same() -> None:
         ("fallback_hosts", "pg1"),
         ("allowed_hosts", "10.0.0.0/33"),
         ("scope", 5),
+        ("etcd", "etcd1:2379"),
+        ("etcd", "ftp://etcd1"),
+        ("etcd", "http://root:secret@etcd1:2379"),
+        ("etcd", 5),
+        ("namespace", 5),
+        ("etcd_ca", "/nonexistent/ca.pem"),
+        ("etcd_user", 5),
     ],
 )
 def test_a_bad_value_names_its_setting(setting: str, value: object) -> None:
@@ -113,6 +120,14 @@ def test_an_unknown_name_is_an_error_that_lists_the_known() -> None:
         ({"ca": __file__}, "patroni_ca"),
         ({"cert": __file__}, "patroni_cert"),
         ({"key": __file__, "urls": "https://pg1"}, "patroni_key"),
+        ({"namespace": "/prod"}, "patroni_namespace"),
+        ({"etcd_user": "root", "etcd_password": "x"}, "patroni_etcd_user"),
+        ({"etcd_ca": __file__}, "patroni_etcd_ca"),
+        ({"etcd": "http://etcd1", "etcd_ca": __file__}, "patroni_etcd_ca"),
+        ({"etcd": "http://etcd1", "etcd_cert": __file__}, "patroni_etcd_cert"),
+        ({"etcd": "https://etcd1", "etcd_key": __file__}, "patroni_etcd_key"),
+        ({"etcd": "https://etcd1", "etcd_user": "root"}, "patroni_etcd_user"),
+        ({"etcd": "https://etcd1", "etcd_password": "x"}, "patroni_etcd_password"),
     ],
 )
 def test_settings_that_contradict_each_other_are_an_error(settings: dict[str, Any], named: str) -> None:
@@ -131,6 +146,7 @@ def test_the_environment_gives_urls_that_were_not_set(monkeypatch: pytest.Monkey
 
 def test_no_secret_appears_in_a_repr() -> None:
     assert "hunter2" not in repr(config(user="u", password="hunter2"))
+    assert "hunter2" not in repr(config(etcd="http://etcd1", etcd_user="u", etcd_password="hunter2"))
 
 
 def test_uses_of_one_cluster_share_a_discovery_whatever_they_use_it_for() -> None:
@@ -138,6 +154,22 @@ def test_uses_of_one_cluster_share_a_discovery_whatever_they_use_it_for() -> Non
     reader = config(urls=["http://b", "http://a"], target="replica", max_lag="1MB", failover_timeout=5)
     assert writer.discovery_key == reader.discovery_key
     assert writer.discovery_key != config(urls=["http://a", "http://b"], scope="x").discovery_key
+
+
+def test_etcd_has_its_own_port_and_the_order_of_its_members_does_not_matter() -> None:
+    one = config(etcd="http://etcd1, https://[::1]/, http://etcd2:12379")
+    assert one.etcd == ("http://etcd1:2379", "https://[::1]:2379", "http://etcd2:12379")
+    assert one.discovery_key == one.replace(etcd=one.etcd[::-1]).discovery_key
+    assert one.discovery_key != config().discovery_key
+    assert one.discovery_key != one.replace(namespace="prod").discovery_key
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [(None, "/service"), ("", "/service"), ("service", "/service"), ("/service/", "/service"), ("//a//b/", "/a/b")],
+)
+def test_a_namespace_is_written_as_patroni_writes_it(text: str | None, meant: str) -> None:
+    assert config(etcd="http://etcd1", namespace=text).namespace == meant
 
 
 def test_existing_files_are_accepted(tmp_path: Path) -> None:

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 PACKAGES = ("patroni_db", "django_backend", "sqlalchemy_dialect")
 
 # Decisions, apart from what carries them out. `gate` and `signals` synchronize threads, `libpq` only names parameters.
-PURE = ("config", "errors", "faults", "gate", "libpq", "network", "selection", "signals", "topology", "views")
+PURE = (
+    "config",
+    "errors",
+    "etcd_messages",
+    "faults",
+    "gate",
+    "libpq",
+    "network",
+    "selection",
+    "signals",
+    "topology",
+    "views",
+)
 
 # What reaches outside of the process, or waits for it. asyncio and threading do not: they only schedule.
 IO_MODULES = {
@@ -98,11 +110,16 @@ def test_the_dialect_does_not_know_django_backend() -> None:
     assert not offenders("sqlalchemy_dialect", {"django", "django_backend", "example_project", "tests"})
 
 
-def test_only_the_client_speaks_http() -> None:
+def test_only_clients_speak_http() -> None:
     users = offenders("patroni_db", {"requests", "urllib3"}) | offenders("django_backend", {"requests", "urllib3"})
     users |= offenders("sqlalchemy_dialect", {"requests", "urllib3"})
     # The client, and the transport adapter it mounts.
     assert sorted(Path(path).name for path in users) == ["client.py", "deadline.py"]
+    # etcd's client reads a stream that must be interruptible, below requests. Local clusters do what nobody else does.
+    users = offenders("patroni_db", {"http"}) | offenders("django_backend", {"http"})
+    users |= offenders("sqlalchemy_dialect", {"http"})
+    core = [path for path in map(Path, users) if path.parent.name != "cluster"]
+    assert sorted(path.name for path in core) == ["deadline.py", "etcd_client.py"]
 
 
 @pytest.mark.parametrize("name", PURE)
