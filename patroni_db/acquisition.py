@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import inspect
 import logging
 import math
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from patroni_db.bounded import call_within
 from patroni_db.connections import Stamp, driver_of, holds_role, still_right
 from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError, NoServerError
 from patroni_db.faults import Fault, classify, is_refusal, sqlstate_of
@@ -36,6 +38,10 @@ logger = logging.getLogger("patroni_db.connections")
 # libpq and psycopg raise any smaller connect_timeout to two seconds, so it is the least for all drivers.
 ATTEMPT_TIMEOUT: Final = 2.0
 _LEAST_TIMEOUT: Final = 0.1
+# So much longer than until the deadline may the last attempt take, and the very first look at a cluster.
+_GRACE: Final = 0.4
+# Where another server can be read from, a silent one is not waited for longer than this.
+_READING_LIMIT: Final = 1.0
 # A refusal comes at once; an attempt that took longer than this ran into its timeout.
 _PROMPT: Final = 0.9 * ATTEMPT_TIMEOUT
 # A primary that is not reached is asked again this soon when its own Patroni says that PostgreSQL runs, when Patroni
@@ -65,11 +71,13 @@ class Attempt:
     """Connect to this server now.
 
     :param stamp: the server, and the generation it was chosen under
-    :param timeout: seconds the attempt may take
+    :param timeout: seconds in which a server that is well has answered, for the driver's own timeout
+    :param limit: seconds after which the attempt is given up, whatever it hangs in
     """
 
     stamp: Stamp
     timeout: float
+    limit: float
 
     @property
     def address(self) -> Address:
@@ -137,8 +145,8 @@ class Acquisition:
             self._round_size, self._untried = len(stamps), stamps[1:]
             return self._attempt(stamps[0])
         if self._discovery.snapshot is None and self._discovery.failure is None:
-            remaining = max(remaining, self._config.timeout)  # the very first look is under way
-        elif remaining <= 0:
+            remaining = max(remaining, self._grace_left())  # the very first look is under way
+        if remaining <= 0:
             kept.cancel()
             raise self._out_of_time()
         return Pause(kept, min(remaining, self._rest() or math.inf))
@@ -194,6 +202,10 @@ class Acquisition:
             return None
         return min(max(_PROMOTION_PAUSE, waited / _PROMOTION_SHARE), _KNOCKING_PAUSE)
 
+    def limit(self) -> float:
+        """Return how many seconds something that hangs may still take: until the deadline, and a little more."""
+        return max(0.0, self._deadline - self._discovery.clock()) + _GRACE
+
     def explains(self, attempt: Attempt) -> bool:
         """Return whether Patroni says itself that the server it names as primary cannot be reached now."""
         snapshot, status = self._discovery.snapshot, self._discovery.leader_status()
@@ -205,6 +217,9 @@ class Acquisition:
     def end(self) -> None:
         """Let another one probe for the primary."""
         self._discovery.gate.leave(self)
+
+    def _grace_left(self) -> float:
+        return self._deadline + _GRACE - self._discovery.clock()
 
     def _new_round(self, looked: Waiter, opened: Waiter) -> tuple[Waiter | None, list[Stamp]]:
         """Return the servers to try now, or what to wait for before there may be any."""
@@ -259,7 +274,10 @@ class Acquisition:
 
     def _attempt(self, stamp: Stamp) -> Attempt:
         remaining = self._deadline - self._discovery.clock()
-        return Attempt(stamp, max(_LEAST_TIMEOUT, min(ATTEMPT_TIMEOUT, remaining)))
+        limit = self.limit()
+        if self._untried and not self._config.target.writes:
+            limit = min(limit, _READING_LIMIT)
+        return Attempt(stamp, max(_LEAST_TIMEOUT, min(ATTEMPT_TIMEOUT, remaining)), limit)
 
     def _out_of_time(self) -> NoServerError:
         sought, kind = _SOUGHT[self._config.target]
@@ -303,23 +321,14 @@ def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Atte
                 step.waiter.wait(step.timeout)
                 continue
             began = discovery.clock()
+            reach = functools.partial(_reach, discovery, config, search, step, connect)
             try:
-                connection = connect(step)
-            except Exception as exc:
-                if _is_not_about_the_server(exc):
-                    raise
-                asked = _needs_asking(exc, discovery.clock() - began) and not search.explains(step)
-                search.failed(step, exc, refused=_accepts_connections(step.address) if asked else _is_refused(exc))
+                connection, held = call_within(step.limit, reach, _close_reached)
+            except Exception as exc:  # noqa: BLE001 - raised again unless it is about the server
+                refused = _judge(search, step, exc, discovery.clock() - began)
+                search.failed(step, exc, refused=_is_login_refused(search, step) if refused is None else refused)
                 continue
-            try:
-                held = _proves_role(discovery, config, search, step, connection)
-                stamp = search.succeeded(step) if held else None
-            except BaseException as exc:
-                _close(connection)
-                if not isinstance(exc, Exception) or classify(exc) is not Fault.UNAVAILABLE:
-                    raise
-                search.failed(step, exc, refused=False)  # the server went while it was asked
-                continue
+            stamp = search.succeeded(step) if held else None
             if stamp is not None:
                 return connection, stamp
             _close(connection)
@@ -341,29 +350,67 @@ async def acquire_async(
                 continue
             began = discovery.clock()
             try:
-                connection = await connect(step)
-            except Exception as exc:
-                if _is_not_about_the_server(exc):
-                    raise
-                asked = _needs_asking(exc, discovery.clock() - began) and not search.explains(step)
-                refused = await asyncio.to_thread(_accepts_connections, step.address) if asked else _is_refused(exc)
+                async with asyncio.timeout(step.limit):
+                    connection, held = await _reach_async(discovery, config, search, step, connect)
+            except Exception as exc:  # noqa: BLE001 - raised again unless it is about the server
+                refused = _judge(search, step, exc, discovery.clock() - began)
+                if refused is None:
+                    refused = await asyncio.to_thread(_is_login_refused, search, step)
                 search.failed(step, exc, refused=refused)
                 continue
-            try:
-                held = await _proves_role_async(discovery, config, search, step, connection)
-                stamp = search.succeeded(step) if held else None
-            except BaseException as exc:
-                await _close_async(connection)
-                if not isinstance(exc, Exception) or classify(exc) is not Fault.UNAVAILABLE:
-                    raise
-                search.failed(step, exc, refused=False)  # the server went while it was asked
-                continue
+            stamp = search.succeeded(step) if held else None
             if stamp is not None:
                 return connection, stamp
             await _close_async(connection)
             search.failed(step, _wrong_role(config, held=held), refused=False)
     finally:
         search.end()
+
+
+# -- One attempt ----------------------------------------------------------------------------------------------
+
+
+class _LostWhileAskedError(Exception):
+    """The connection was made, and asking the server for its role failed: the cause tells how."""
+
+
+def _reach(
+    discovery: Discovery,
+    config: PatroniConfig,
+    search: Acquisition,
+    attempt: Attempt,
+    connect: Callable[[Attempt], C],
+) -> tuple[C, bool]:
+    """Connect; return the connection and whether the server proved its role."""
+    connection = connect(attempt)
+    try:
+        return connection, _proves_role(discovery, config, search, attempt, connection)
+    except BaseException as exc:
+        _close(connection)
+        raise _LostWhileAskedError from exc
+
+
+async def _reach_async(
+    discovery: Discovery,
+    config: PatroniConfig,
+    search: Acquisition,
+    attempt: Attempt,
+    connect: Callable[[Attempt], Awaitable[C]],
+) -> tuple[C, bool]:
+    """Do the same as :func:`_reach` for coroutines."""
+    connection = await connect(attempt)
+    try:
+        return connection, await _proves_role_async(discovery, config, search, attempt, connection)
+    except Exception as exc:
+        await _close_async(connection)
+        raise _LostWhileAskedError from exc
+    except BaseException:  # cancelled
+        await _close_async(connection)
+        raise
+
+
+def _close_reached(reached: tuple[Any, bool]) -> None:
+    _close(reached[0])
 
 
 # -- Proving the role -----------------------------------------------------------------------------------------
@@ -408,13 +455,21 @@ async def _proves_role_async(
 # -- Judging a failed attempt --------------------------------------------------------------------------------
 
 
-def _is_not_about_the_server(exc: Exception) -> bool:
-    """Return whether the error is the application's own: a bad option, a missing file, a bug."""
-    return classify(exc) is Fault.OTHER and not is_refusal(exc)
+def _judge(search: Acquisition, attempt: Attempt, error: Exception, elapsed: float) -> bool | None:
+    """Return whether a living server refused the login; None when only the server can tell.
 
-
-def _is_refused(exc: Exception) -> bool:
-    return is_refusal(exc) or classify(exc) is Fault.OVERLOADED
+    :raises Exception: the driver's own error, when it is not about the server's availability
+    """
+    if isinstance(error, _LostWhileAskedError):
+        cause = error.__cause__
+        if cause is not None and not (isinstance(cause, Exception) and classify(cause) is Fault.UNAVAILABLE):
+            raise cause
+        return False
+    if classify(error) is Fault.OTHER and not is_refusal(error):
+        raise error  # the application's own: a bad option, a missing file, a bug
+    if _needs_asking(error, elapsed) and not search.explains(attempt):
+        return None
+    return is_refusal(error) or classify(error) is Fault.OVERLOADED
 
 
 def _needs_asking(exc: Exception, elapsed: float) -> bool:
@@ -438,6 +493,18 @@ def _accepts_connections(address: Address) -> bool:
         return False
     text = conninfo.make_conninfo(host=address.host, port=address.port, connect_timeout=math.ceil(ATTEMPT_TIMEOUT))
     return pq.PGconn.ping(text.encode()) == pq.Ping.OK
+
+
+def _is_login_refused(search: Acquisition, attempt: Attempt) -> bool:
+    """Return whether the server accepts connections, only not the one that was attempted."""
+    try:
+        return call_within(search.limit(), functools.partial(_accepts_connections, attempt.address), _forget)
+    except TimeoutError:
+        return False
+
+
+def _forget(_answer: bool) -> None:  # noqa: FBT001 - as call_within hands it over
+    """Nothing is held by an answer that came too late."""
 
 
 def _wrong_role(config: PatroniConfig, *, held: bool) -> WrongRoleError:
