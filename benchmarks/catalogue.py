@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CLIENTS", "HAPROXY", "WORKERS", "ClientKind", "kind_of"]
+__all__ = ["CLIENTS", "HAPROXY", "WORKERS", "ClientKind"]
 
 # Of each client: threads, or tasks of an asynchronous one.
 WORKERS = 4
@@ -22,6 +22,7 @@ class ClientKind:
     :param factory: the function there
     :param is_async: whether it is asynchronous
     :param pace: seconds from an acknowledged write to the next one
+    :param workers: its threads, or tasks
     """
 
     name: str
@@ -30,6 +31,7 @@ class ClientKind:
     factory: str
     is_async: bool = False
     pace: float = PACE
+    workers: int = WORKERS
 
     @property
     def is_ours(self) -> bool:
@@ -52,8 +54,3 @@ CLIENTS = (
     ClientKind("ours-django", "**ours**: Django, persistent", "ours", "django_persistent"),
     ClientKind("ours-django-pool", "**ours**: Django, pool", "ours", "django_pool"),
 )
-
-
-def kind_of(name: str) -> ClientKind:
-    """Return the client called `name`."""
-    return next(kind for kind in CLIENTS if kind.name == name)

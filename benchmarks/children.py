@@ -62,6 +62,11 @@ class Child:
         with contextlib.suppress(BenchmarkError):
             self.end(0.0)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def check(self) -> None:
         """Make sure that it runs.
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.catalogue import WORKERS, ClientKind, kind_of
+from benchmarks.catalogue import ClientKind
 from benchmarks.counting import count_attempts
 from benchmarks.sites import Site
 
@@ -52,7 +52,7 @@ class Workers:
         self._site = site
         self._stop = threading.Event()
         self._rng = random.Random(kind.name)  # noqa: S311 - spreads the workers, guards nothing
-        self.entries: list[list[_Entry]] = [[] for _ in range(WORKERS)]
+        self.entries: list[list[_Entry]] = [[] for _ in range(kind.workers)]
         self._threads: list[threading.Thread] = []
         self._errors: set[str] = set()
 
@@ -63,7 +63,8 @@ class Workers:
         else:
             make = self._factory(self._site)
             self._threads = [
-                threading.Thread(target=self._run, args=(worker, make()), daemon=True) for worker in range(WORKERS)
+                threading.Thread(target=self._run, args=(worker, make()), daemon=True)
+                for worker in range(self._kind.workers)
             ]
         for thread in self._threads:
             thread.start()
@@ -98,7 +99,7 @@ class Workers:
 
     async def _run_tasks(self) -> None:
         write = await self._factory(self._site)
-        await asyncio.gather(*(self._run_async(worker, write) for worker in range(WORKERS)))
+        await asyncio.gather(*(self._run_async(worker, write) for worker in range(self._kind.workers)))
 
     async def _run_async(self, worker: int, write: Callable[[Key], Awaitable[str]]) -> None:
         await asyncio.sleep(self._rng.uniform(0, self._kind.pace))
@@ -154,7 +155,7 @@ def main() -> None:
     count_attempts(attempts)
     site = wish["site"]
     site["servers"] = tuple((host, port) for host, port in site["servers"])
-    workers = Workers(kind_of(wish["client"]), Site(**{**site, "haproxy": tuple(site["haproxy"])}))
+    workers = Workers(ClientKind(**wish["client"]), Site(**{**site, "haproxy": tuple(site["haproxy"])}))
     workers.start()
     ended = threading.Event()
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from benchmarks.accounting import recovery_of
-from benchmarks.catalogue import HAPROXY, WORKERS
-from benchmarks.children import BenchmarkError, Child
+from benchmarks.catalogue import HAPROXY
+from benchmarks.children import Child
 from benchmarks.faults import Scene
 from benchmarks.haproxy import PORT, find_haproxy, haproxy
 from benchmarks.partition import Partition, control_group
 from benchmarks.records import ClientRecord, Observation, Probe, Write
+from benchmarks.running import RunningClient, check_all, stop_all, wait_until
 from benchmarks.sites import CREATE, Site
 from patroni_db.cluster import LocalCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.catalogue import ClientKind
@@ -44,7 +43,6 @@ _OUTAGE_TIMEOUT = 90.0
 # Seconds that everybody is watched after the recovery, and after a fault was undone.
 _LEAST_WATCH = 5.0
 _AFTER_UNDOING = 8.0
-_STOP_TIMEOUT = 20.0
 
 _CREATE_ORACLE = "CREATE TABLE bench_oracle AS SELECT 0::bigint AS beat"
 _COUNT = "SELECT client, worker, number, count(*) FROM bench_writes GROUP BY 1, 2, 3"
@@ -120,9 +118,14 @@ def _observe(
         oracle = stack.enter_context(
             Child("oracle", conninfos, folder / "oracle.log", lambda answer: probes.append(Probe(*answer)))
         )
-        running = [stack.enter_context(_Client(kind, site, folder, settings)) for kind in settings.clients]
-        _until(lambda: all(client.oldest_success > 0 for client in running), running, _START_TIMEOUT, "first writes")
-        _until(None, running, _CALM, "")
+        running = [
+            stack.enter_context(RunningClient(kind, site, folder, verbose=settings.verbose and kind.is_ours))
+            for kind in settings.clients
+        ]
+        wait_until(
+            lambda: all(client.oldest_success > 0 for client in running), running, _START_TIMEOUT, "first writes"
+        )
+        wait_until(None, running, _CALM, "")
         say(f"{fault.label}")
         at = time.monotonic()
         fault.make(scene)
@@ -132,17 +135,14 @@ def _observe(
             say("undoing it")
             undone = time.monotonic()
             fault.undo(scene)
-            _until(None, running, _AFTER_UNDOING, "")
+            wait_until(None, running, _AFTER_UNDOING, "")
         ended = time.monotonic()
         oracle.tell_to_stop()
-        for client in running:
-            client.child.tell_to_stop()
-        for client in running:
-            client.child.end(time.monotonic() + _STOP_TIMEOUT)
+        stop_all(running)
     say("looking for every write")
     cluster.heal()
     names = {f"{node.host}:{node.port}": node.name for node in cluster.nodes}
-    records = tuple(client.record(names) for client in running)
+    records = tuple(_record(client, names) for client in running)
     return Observation(fault.name, at, undone, ended, scene.primary, tuple(probes), records, _rows(cluster))
 
 
@@ -152,18 +152,18 @@ def _watch_recovery(
     probes: list[Probe],
     old: str,
     at: float,
-    running: Sequence[_Client],
+    running: Sequence[RunningClient],
     say: Callable[[str], None],
 ) -> None:
     """Wait until the cluster has recovered and everybody is at work again, or has been waited for long enough."""
     if not fault.has_outage:
-        _until(None, running, _LEAST_WATCH * 2, "")
+        wait_until(None, running, _LEAST_WATCH * 2, "")
         return
 
     def recovered() -> bool:
         return recovery_of(probes.copy(), old, at) is not None
 
-    _until(recovered, running, _OUTAGE_TIMEOUT, "the cluster's recovery")
+    wait_until(recovered, running, _OUTAGE_TIMEOUT, "the cluster's recovery")
     recovery = recovery_of(probes.copy(), old, at)
     assert recovery is not None  # noqa: S101 - waited for
     say(f"{recovery.node} takes writes after {recovery.at - at:.2f} s")
@@ -172,52 +172,23 @@ def _watch_recovery(
         at_work = all(client.oldest_success > recovery.at + 1 for client in running)
         if at_work and time.monotonic() > recovery.at + _LEAST_WATCH:
             return
-        _check(running)
+        check_all(running)
         time.sleep(_POLL)
 
 
-class _Client:
-    """A client's process.
+def _record(client: RunningClient, names: Mapping[str, str]) -> ClientRecord:
+    """Return what a client did; it has ended.
 
-    :param kind: which
-    :param site: the cluster
-    :param folder: for its log and its history
-    :param settings: of the benchmark
+    :param names: of the nodes, by address
     """
-
-    def __init__(self, kind: ClientKind, site: Site, folder: Path, settings: Settings) -> None:
-        self.kind = kind
-        self.oldest_success = 0.0
-        self._history = folder / f"{kind.name}.json"
-        wish = {
-            "client": kind.name,
-            "site": dataclasses.asdict(site),
-            "history": str(self._history),
-            "verbose": settings.verbose and kind.is_ours,
-        }
-        self.child = Child("client", wish, folder / f"{kind.name}.log", self._heard)
-
-    def __enter__(self) -> _Client:  # noqa: PYI034 - is never derived from
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.child.__exit__(*exc_info)
-
-    def _heard(self, oldest_success: float) -> None:
-        self.oldest_success = oldest_success
-
-    def record(self, names: Mapping[str, str]) -> ClientRecord:
-        """Return what it did; it has ended.
-
-        :param names: of the nodes, by address
-        """
-        history: dict[str, Any] = json.loads(self._history.read_text(encoding="utf-8"))
-        writes = tuple(
-            Write(worker, number, began, ended, None if node is None else names[node], error)
-            for worker, entries in enumerate(history["writes"])
-            for number, (began, ended, node, error) in enumerate(entries, start=1)
-        )
-        return ClientRecord(self.kind.name, WORKERS, self.kind.pace, writes, tuple(history["attempts"]))
+    history = client.history()
+    writes = tuple(
+        Write(worker, number, began, ended, None if node is None else names[node], error)
+        for worker, entries in enumerate(history["writes"])
+        for number, (began, ended, node, error) in enumerate(entries, start=1)
+    )
+    kind = client.kind
+    return ClientRecord(kind.name, kind.workers, kind.pace, writes, tuple(history["attempts"]))
 
 
 def _site(cluster: LocalCluster) -> Site:
@@ -238,27 +209,3 @@ def _rows(cluster: LocalCluster) -> dict[Key, int]:
     leader = cluster.wait_for_leader()
     with psycopg.connect(cluster.conninfo(leader, dbname=cluster.dbname)) as connection:
         return {(client, worker, number): count for client, worker, number, count in connection.execute(_COUNT)}
-
-
-def _until(done: Callable[[], bool] | None, running: Sequence[_Client], timeout: float, what: str) -> None:
-    """Wait until it is `done`, or for the whole `timeout`; a client that ends meanwhile is the end of all."""
-    for _ in _ticks(timeout):
-        _check(running)
-        if done is not None and done():
-            return
-    if done is not None:
-        late = [client for client in running if client.oldest_success == 0]
-        said = [f"{client.kind.name}: {client.child.said()}" for client in late]
-        raise BenchmarkError("\n".join([f"waited {timeout:g} s in vain for {what}", *said]))
-
-
-def _ticks(timeout: float) -> Iterator[None]:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        yield
-        time.sleep(_POLL)
-
-
-def _check(running: Sequence[_Client]) -> None:
-    for client in running:
-        client.child.check()

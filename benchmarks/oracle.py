@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from typing import Any
 
 import psycopg
 
@@ -29,29 +30,30 @@ _WRITE = """
 """
 
 
-def _timeline_written(connection: psycopg.Connection[tuple[int]]) -> int | None:
-    stands_by = connection.execute(_STANDS_BY).fetchone()
-    if stands_by is None or stands_by[0]:
-        return None
-    row = connection.execute(_WRITE).fetchone()
+def _timeline_written(connection: psycopg.Connection[Any]) -> int | None:
+    row: tuple[int] | None = connection.execute(_WRITE).fetchone()
     return None if row is None else row[0]
 
 
 def _probe(node: str, conninfo: str) -> None:
-    connection: psycopg.Connection[tuple[int]] | None = None
+    connection: psycopg.Connection[Any] | None = None
     while True:
         began = time.monotonic()
         timeline: int | None = None
+        answered = False
         try:
             if connection is None:
                 connection = psycopg.connect(conninfo, autocommit=True, connect_timeout=_CONNECT_TIMEOUT)
-            timeline = _timeline_written(connection)
+            stands_by = connection.execute(_STANDS_BY).fetchone()
+            answered = True
+            if stands_by == (False,):
+                timeline = _timeline_written(connection)
         except psycopg.Error:
             # It says no in this way too; the next probe begins afresh.
             if connection is not None:
                 connection.close()
                 connection = None
-        line = json.dumps([node, began, time.monotonic(), timeline])
+        line = json.dumps([node, began, time.monotonic(), timeline, answered])
         os.write(1, line.encode() + b"\n")  # at one blow: lines of several threads must not mix
         time.sleep(PACE)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
-
-from benchmarks.sites import INSERT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -14,9 +13,10 @@ if TYPE_CHECKING:
     from benchmarks.records import Key
     from benchmarks.sites import Site
 
-__all__ = ["django_persistent", "django_pool", "sqlalchemy", "sqlalchemy_async", "sqlalchemy_null_pool"]
+__all__ = ["POOL_SIZE", "django_persistent", "django_pool", "sqlalchemy", "sqlalchemy_async", "sqlalchemy_null_pool"]
 
-_POOL_SIZE = 4
+# Connections that a pool may have.
+POOL_SIZE = 4
 
 
 def _url(site: Site) -> URL:
@@ -27,14 +27,18 @@ def _url(site: Site) -> URL:
         site.user,
         site.password,
         database=site.dbname,
-        query={"patroni_urls": ",".join(site.urls)},
+        query={
+            "patroni_urls": ",".join(site.urls),
+            "patroni_target": site.target,
+            "application_name": site.application,
+        },
     )
 
 
-def _through(engine: Any) -> Callable[[], Callable[[Key], str]]:
+def _through(engine: Any, statement: str) -> Callable[[], Callable[[Key], str]]:
     def write(row: Key) -> str:
         with engine.begin() as connection:
-            return str(connection.exec_driver_sql(INSERT, row).scalar_one())
+            return str(connection.exec_driver_sql(statement, row).scalar_one())
 
     return lambda: write
 
@@ -43,25 +47,25 @@ def sqlalchemy(site: Site) -> Callable[[], Callable[[Key], str]]:
     """Use the dialect, with SQLAlchemy's usual pool."""
     from sqlalchemy import create_engine  # noqa: PLC0415
 
-    return _through(create_engine(_url(site), pool_size=_POOL_SIZE, max_overflow=0))
+    return _through(create_engine(_url(site), pool_size=POOL_SIZE, max_overflow=0), site.statement)
 
 
 def sqlalchemy_null_pool(site: Site) -> Callable[[], Callable[[Key], str]]:
     """Use the dialect, with a new connection for each transaction."""
     from sqlalchemy import NullPool, create_engine  # noqa: PLC0415
 
-    return _through(create_engine(_url(site), poolclass=NullPool))
+    return _through(create_engine(_url(site), poolclass=NullPool), site.statement)
 
 
 async def sqlalchemy_async(site: Site) -> Callable[[Key], Awaitable[str]]:
     """Use the dialect with an asynchronous engine."""
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
 
-    engine = create_async_engine(_url(site), pool_size=_POOL_SIZE, max_overflow=0)
+    engine = create_async_engine(_url(site), pool_size=POOL_SIZE, max_overflow=0)
 
     async def write(row: Key) -> str:
         async with engine.begin() as connection:
-            return str((await connection.exec_driver_sql(INSERT, row)).scalar_one())
+            return str((await connection.exec_driver_sql(site.statement, row)).scalar_one())
 
     return write
 
@@ -70,7 +74,12 @@ def _django(site: Site, **settings: Any) -> Callable[[], Callable[[Key], str]]:
     import django  # noqa: PLC0415
     from django.conf import settings as django_settings  # noqa: PLC0415
 
-    options = {"patroni_urls": list(site.urls), **settings.pop("OPTIONS", {})}
+    options = {
+        "patroni_urls": list(site.urls),
+        "patroni_target": site.target,
+        "application_name": site.application,
+        **settings.pop("OPTIONS", {}),
+    }
     entry = {
         "ENGINE": "django_backend",
         "NAME": site.dbname,
@@ -84,12 +93,15 @@ def _django(site: Site, **settings: Any) -> Callable[[], Callable[[Key], str]]:
     from django.core.signals import request_finished, request_started  # noqa: PLC0415
     from django.db import connection, transaction  # noqa: PLC0415
 
+    writes = site.target == "primary"
+
     def write(row: Key) -> str:
         # What Django does around each request; a thread is a worker of the server.
         request_started.send(sender=None)
         try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(INSERT, row)
+            # A page that only reads needs no transaction.
+            with transaction.atomic() if writes else contextlib.nullcontext(), connection.cursor() as cursor:
+                cursor.execute(site.statement, row)
                 return str(cursor.fetchone()[0])
         finally:
             request_finished.send(sender=None)
@@ -104,4 +116,4 @@ def django_persistent(site: Site) -> Callable[[], Callable[[Key], str]]:
 
 def django_pool(site: Site) -> Callable[[], Callable[[Key], str]]:
     """Django with ``OPTIONS["pool"]``."""
-    return _django(site, OPTIONS={"pool": {"min_size": _POOL_SIZE, "max_size": _POOL_SIZE}})
+    return _django(site, OPTIONS={"pool": {"min_size": POOL_SIZE, "max_size": POOL_SIZE}})

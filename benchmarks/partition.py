@@ -72,15 +72,17 @@ def control_group() -> Iterator[Path]:
 class Partition:
     """The network around one node of a cluster, whole or cut.
 
-    As a context manager it restarts the node in its control group, makes it the leader again, and cleans up.
+    As a context manager it restarts the leader in its control group, makes it the leader again, and cleans up.
 
     :param cluster: a cluster that was started after :func:`enter_own_network`
     :param group: a :func:`control_group`
+    :param lead: whether the node is made the leader again
     """
 
-    def __init__(self, cluster: LocalCluster, group: Path) -> None:
+    def __init__(self, cluster: LocalCluster, group: Path, *, lead: bool = True) -> None:
         self._cluster = cluster
         self._group = group
+        self._lead = lead
         self._name = group.name
         self._node: Node | None = None
 
@@ -89,26 +91,37 @@ class Partition:
         own = ("-m", "cgroup", "--path", self._name)
         # The node's conversations with itself are known from their first packet on.
         _rule("-A", "OUTPUT", *own, "-d", node.host, "-j", "CONNMARK", "--set-mark", _OWN)
-        supervisor = self._supervisor()
-        home = Path("/proc", str(supervisor), "cgroup").read_text(encoding="ascii")
-        path = next(line.split("::", 1)[1] for line in home.splitlines() if line.startswith("0::"))
         self._cluster.kill_node(node.name)
         self._cluster.expire_leader()
         self._cluster.wait_for_leader(other_than=node.name)
-        (self._group / "cgroup.procs").write_text(str(supervisor), encoding="ascii")
-        try:
-            self._cluster.start_node(node.name)
-        finally:
-            procs = self._group.parent / path.lstrip("/") / "cgroup.procs"
-            procs.write_text(str(supervisor), encoding="ascii")
+        self.start_node()
         self._cluster.wait_until_streaming()
-        self._cluster.switchover(node.name)
-        self._cluster.wait_until_streaming()
+        if self._lead:
+            self._cluster.switchover(node.name)
+            self._cluster.wait_until_streaming()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.mend()
         _rule("-F", "OUTPUT")
+
+    @property
+    def node(self) -> str:
+        """The name of the node that can be cut off."""
+        assert self._node is not None  # noqa: S101 - entered
+        return self._node.name
+
+    def start_node(self) -> None:
+        """Start the node, which was killed, in its control group."""
+        supervisor = self._supervisor()
+        home = Path("/proc", str(supervisor), "cgroup").read_text(encoding="ascii")
+        path = next(line.split("::", 1)[1] for line in home.splitlines() if line.startswith("0::"))
+        (self._group / "cgroup.procs").write_text(str(supervisor), encoding="ascii")
+        try:
+            self._cluster.start_node(self.node)
+        finally:
+            procs = self._group.parent / path.lstrip("/") / "cgroup.procs"
+            procs.write_text(str(supervisor), encoding="ascii")
 
     def cut(self) -> None:
         """Lose every packet between the node and everybody else."""

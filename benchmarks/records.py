@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from patroni_db.demo import history
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -15,19 +17,13 @@ Key = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(history.Probe):
     """The oracle's attempt to write on one node.
 
-    :param node: the node that was asked
-    :param began: before it was asked
-    :param ended: when the answer was there
-    :param timeline: the one it was committed on; None when the node took no write
+    :param answered: whether the node answered a question, and so can be read from
     """
 
-    node: str
-    began: float
-    ended: float
-    timeline: int | None
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ class Site:
     :param dbname: the database
     :param user: the role
     :param password: its password
+    :param statement: what a worker does in one transaction, with a key for its parameters; returns one text
+    :param target: the servers that our clients want, as ``patroni_target`` takes it
+    :param application: what our clients call themselves
     """
 
     servers: tuple[tuple[str, int], ...]
@@ -38,6 +41,9 @@ class Site:
     dbname: str
     user: str
     password: str
+    statement: str = INSERT
+    target: str = "primary"
+    application: str = "benchmark"
 
     def conninfo(self, servers: tuple[tuple[str, int], ...], **extra: Any) -> str:
         """Return a connection string of libpq for `servers`.
