@@ -58,12 +58,15 @@ class Verdict:
         return not (self.lost or self.duplicated or self.wrong_node or self.unexplained)
 
 
-def check(writes: Iterable[Write], rows: Iterable[Row], primaries: Sequence[Reign]) -> Verdict:
+def check(
+    writes: Iterable[Write], rows: Iterable[Row], primaries: Sequence[Reign], patience: float = 0.0
+) -> Verdict:
     """Compare what the clients were told with what the surviving primary has.
 
     :param writes: what the clients wrote down; ids are unique
     :param rows: what is stored
     :param primaries: who was primary, on which timelines
+    :param patience: seconds in which a client may still learn that a primary was deposed
     """
     stored: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rows:
@@ -85,7 +88,7 @@ def check(writes: Iterable[Write], rows: Iterable[Row], primaries: Sequence[Reig
             unknown_stored += bool(copies)
         if len(copies) > 1:
             duplicated.append(_finding(write, f"there {len(copies)} times"))
-        problem = _misplaced(write, copies, primaries)
+        problem = _misplaced(write, copies, primaries, patience)
         if problem is not None:
             wrong.append(_finding(write, problem))
     strange = [reference for reference in stored if reference not in known]
@@ -101,32 +104,33 @@ def _place(what: Write | Row) -> str:
     return f"{what.node or 'an unknown node'} on timeline {what.timeline}"
 
 
-def _misplaced(write: Write, copies: Sequence[Row], primaries: Sequence[Reign]) -> str | None:
+def _misplaced(write: Write, copies: Sequence[Row], primaries: Sequence[Reign], patience: float) -> str | None:
     """Return why the write, or a stored copy of it, is on a node that was not the primary; None when all is well."""
     if write.outcome is Outcome.ACKNOWLEDGED:
-        problem = _illegitimate(write, write.began, primaries)
+        problem = _illegitimate(write, write.began, primaries, patience)
         if problem is not None:
             return problem
         for row in copies:
             if (row.node, row.timeline) != (write.node, write.timeline):
                 return f"acknowledged by {_place(write)}, but stored by {_place(row)}"
         return None
-    problems = (_illegitimate(row, write.began, primaries) for row in copies)
+    problems = (_illegitimate(row, write.began, primaries, patience) for row in copies)
     return next((problem for problem in problems if problem is not None), None)
 
 
-def _illegitimate(what: Write | Row, began: float, primaries: Sequence[Reign]) -> str | None:
+def _illegitimate(what: Write | Row, began: float, primaries: Sequence[Reign], patience: float) -> str | None:
     """Return why the node that took the write had no right to; None when it had.
 
     Three rules. It was seen as primary on that timeline; it was seen to hold the leader key; and no node had
-    committed on a later timeline already when the transaction began, for then it was deposed.
+    committed on a later timeline already when the transaction began, or so many seconds before that the client may be
+    supposed to know, for then it was deposed.
     """
     reign = next((r for r in primaries if (r.node, r.timeline) == (what.node, what.timeline)), None)
     if reign is None:
         return f"stored by {_place(what)}, where it was never primary"
     if not reign.led:
         return f"stored by {_place(what)}, which never held the leader key"
-    successor = next((r for r in primaries if r.timeline > reign.timeline and r.first < began), None)
+    successor = next((r for r in primaries if r.timeline > reign.timeline and r.first < began - patience), None)
     if successor is not None:
         late = began - successor.first
         return f"stored by {_place(what)}, {late:.2f} s after {successor.node} had taken over"
