@@ -22,7 +22,7 @@ endif
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types wheel tox bench-failover bench-overhead clean
+.PHONY: help demo test lint format types wheel tox bench-failover bench-overhead chaos clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -63,6 +63,9 @@ bench-failover: $(BENCH) ## Measure how soon applications write again after each
 
 bench-overhead: $(BENCH) ## Measure what checking connections costs
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+chaos: $(READY) ## Random faults for minutes, and a check of all that happened; ARGS="--seed 123 --minutes 5"
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 clean: ## Remove everything that was built here
 	@rm -rf .venv .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
