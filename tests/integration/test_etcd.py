@@ -64,7 +64,7 @@ def free_port() -> int:
 
 
 class Etcd:
-    """One etcd of our own."""
+    """One etcd of our own, or one member of several."""
 
     def __init__(self, folder: Path, *options: str, context: ssl.SSLContext | None = None) -> None:
         scheme = "https" if context else "http"
@@ -73,15 +73,16 @@ class Etcd:
         self.token: str | None = None
         self._log = folder / "etcd.log"
         self._folder = folder
-        peer = f"http://127.0.0.1:{free_port()}"
+        self.peer = f"http://127.0.0.1:{free_port()}"
         self._command = [
             str(find_etcd(None).path),
             f"--data-dir={folder / 'data'}",
             f"--listen-client-urls={self.url}",
             f"--advertise-client-urls={self.url}",
-            f"--listen-peer-urls={peer}",
-            f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=default={peer}",
+            f"--name={folder.name}",
+            f"--listen-peer-urls={self.peer}",
+            f"--initial-advertise-peer-urls={self.peer}",
+            f"--initial-cluster={folder.name}={self.peer}",
             "--unsafe-no-fsync",
             "--log-level=warn",
             *options,
@@ -89,12 +90,16 @@ class Etcd:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self._folder)
-        until(self._is_well)
+        self.begin()
+        until(self.is_well)
         return self
 
-    def _is_well(self) -> bool:
+    def begin(self, *options: str) -> None:
+        """Start without waiting; of options that are given twice the last one counts."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen([*self._command, *options], stdout=log, stderr=log, cwd=self._folder)
+
+    def is_well(self) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
             return "header" in self.post("/v3/maintenance/status", {})
         return False
@@ -381,6 +386,29 @@ def test_an_endpoint_that_swallows_everything_is_left_for_another(etcd: Etcd, re
         used.swallow()
         etcd.put("n2")
         listener.hears("n2")
+
+
+def test_a_member_that_lost_the_others_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would keep silent for as long as it is alone."""
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder in folders:
+        folder.mkdir()
+    members = [Etcd(folder) for folder in folders]
+    everybody = ",".join(f"{folder.name}={member.peer}" for folder, member in zip(folders, members, strict=True))
+    try:
+        for member in members:
+            member.begin(f"--initial-cluster={everybody}")
+        alone, *others = members
+        until(alone.is_well)
+        alone.put("n1")
+        with Listener(alone.url, timeout=5) as listener:
+            listener.hears("n1")
+            for member in others:
+                member.kill()
+            until(lambda: "etcdserver: no leader" in caplog.text)
+    finally:
+        for member in members:
+            member.kill()
 
 
 HEADER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
