@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.chaos.incidents import Incident
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Actor", "Impossible", "UnderWay"]
 
+# A leader that falls silent keeps its lock for the ttl less loop_wait (19 s here, 20 s with Patroni's defaults): time
+# enough for a client to notice, which looks each 2 s (patroni_refresh) and waits 2 s for an answer (patroni_timeout).
+# The test has less patience, but no less than that takes.
+_LAPSE = 5.0
+# What is made to no node in particular.
+_NOWHERE = {"paused", "etcd-stopped"}
+_SILENT = {"node-frozen", "patroni-frozen", "partition"}
+
 
 class Impossible(Exception):  # noqa: N818 - is not an error: the next fault is made
     """A fault cannot be made now, or not on this machine; the message tells why."""
@@ -31,12 +39,14 @@ class UnderWay:
     :param planned: as it was drawn
     :param node: the node it was made to; None when it was made to none
     :param at: just before it was made
+    :param lapses: when the lock of a leader that fell silent is taken away; None when it is not, or was already
     """
 
     planned: Planned
     node: str | None
     at: float
-    undone: float | None = field(default=None)
+    lapses: float | None = None
+    undone: float | None = None
 
     @property
     def due(self) -> float:
@@ -62,14 +72,14 @@ class Actor:
         self._makers: dict[str, Callable[[str], object]] = {
             "postgres-killed": cluster.kill_postgres,
             "node-killed": self._kill_node,
-            "node-frozen": self._freeze_node,
-            "patroni-frozen": self._freeze_patroni,
+            "node-frozen": cluster.freeze,
+            "patroni-frozen": lambda node: cluster.freeze(node, patroni_only=True),
             "api-dead": lambda node: cluster.freeze(node, patroni_only=True),
             "switchover": lambda _: cluster.switchover(wait=False),
             # Without waiting until every node knows: one of them may be frozen.
             "paused": lambda _: cluster.patch_config({"pause": True}),
             "etcd-stopped": lambda _: cluster.stop_etcd(),
-            "partition": self._cut,
+            "partition": lambda _: self._cut(),
         }
         self._undoers: dict[str, Callable[[str], object]] = {
             "node-killed": self._start_node,
@@ -94,8 +104,14 @@ class Actor:
             self._makers[planned.kind](node)
         except ClusterError as error:
             raise Impossible(str(error).splitlines()[0]) from error
-        nowhere = planned.kind in {"paused", "etcd-stopped"}
-        return UnderWay(planned, None if nowhere else node, at)
+        lapses = at + _LAPSE if node == self._primary and planned.kind in _SILENT else None
+        return UnderWay(planned, None if planned.kind in _NOWHERE else node, at, lapses)
+
+    def lapse(self, fault: UnderWay) -> None:
+        """Take the lock away from a leader that fell silent, as the end of the ttl would."""
+        fault.lapses = None
+        if self._cluster.leader == fault.node:
+            self._expire()
 
     def undo(self, fault: UnderWay) -> None:
         """Undo a fault, if that is not the cluster's own business.
@@ -120,33 +136,24 @@ class Actor:
         else:
             replicas = [node.name for node in self._cluster.nodes if node.name != self._primary]
             node = replicas[planned.replica % len(replicas)]
-        if node in taken:
+        if node in taken and planned.kind not in _NOWHERE:
             raise Impossible(f"{node} has a fault already")
         return node
 
     def _kill_node(self, node: str) -> None:
         self._cluster.kill_node(node)
-        self._expire(node)
+        if node == self._primary:
+            self._expire()
 
-    def _freeze_node(self, node: str) -> None:
-        self._cluster.freeze(node)
-        self._expire(node)
-
-    def _freeze_patroni(self, node: str) -> None:
-        self._cluster.freeze(node, patroni_only=True)
-        self._expire(node)
-
-    def _cut(self, node: str) -> None:
+    def _cut(self) -> None:
         assert self._partition is not None  # noqa: S101 - by _node_for
         self._partition.cut()
-        self._expire(node)
 
-    def _expire(self, node: str) -> None:
-        """Let the lock of a dead leader go at once: the ttl, 20 s, would leave room for few faults."""
-        if self._primary == node:
-            # While etcd is down there is no lock to take away.
-            with contextlib.suppress(ClusterError):
-                self._cluster.expire_leader()
+    def _expire(self) -> None:
+        """Let the lock of a dead leader go: the whole ttl, 20 s, would leave room for few faults."""
+        # While etcd is down there is no lock to take away.
+        with contextlib.suppress(ClusterError):
+            self._cluster.expire_leader()
 
     def _mend(self) -> None:
         assert self._partition is not None  # noqa: S101 - by _node_for

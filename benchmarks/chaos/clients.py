@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from benchmarks.catalogue import ClientKind
@@ -58,6 +59,11 @@ class Application:
     def writes(self) -> bool:
         """Whether it writes."""
         return self.target == "primary"
+
+    @property
+    def spare_threads(self) -> int:
+        """Threads that it may come to have: those of an event loop's executor, which stay."""
+        return min(32, (os.cpu_count() or 1) + 4) if self.is_async else 0
 
     def kind(self, pace: float) -> ClientKind:
         """Return it as the benchmarks know clients.

@@ -73,7 +73,7 @@ class Settings:
 def clients_of(settings: Settings) -> tuple[Client, ...]:
     """Return the clients as the rules know them."""
     kinds = [(application, application.kind(settings.pace)) for application in CLIENTS]
-    return tuple(Client(a.name, a.writes, kind.workers, kind.pace, a.sessions) for a, kind in kinds)
+    return tuple(Client(a.name, a.writes, kind.workers, kind.pace, a.sessions, a.spare_threads) for a, kind in kinds)
 
 
 def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> History:
@@ -205,6 +205,8 @@ class _Course:
                     continue
                 under_way.append(fault)
                 self.say(f"round {number}: {fault.incident()} for {planned.hold:.1f} s")
+            for fault in [f for f in under_way if f.lapses is not None and now >= f.lapses]:
+                actor.lapse(fault)
             for fault in [f for f in under_way if now >= f.due]:
                 under_way.remove(fault)
                 actor.undo(fault)

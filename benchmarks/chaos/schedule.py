@@ -44,12 +44,12 @@ KINDS = (
     Kind("switchover", "switchover", (2.0, 5.0), weight=3),
     Kind("postgres-killed", "PostgreSQL killed", (3.0, 6.0), on_replicas=True, weight=3),
     Kind("node-killed", "node killed", (3.0, 8.0), on_replicas=True),
-    Kind("node-frozen", "node frozen", (3.0, 10.0), on_replicas=True),
-    Kind("patroni-frozen", "Patroni frozen", (3.0, 10.0)),
+    Kind("node-frozen", "node frozen", (3.0, 14.0), on_replicas=True),
+    Kind("patroni-frozen", "Patroni frozen", (3.0, 14.0)),
     Kind("api-dead", "a replica's REST API frozen", (2.0, 6.0), on_replicas=True, weight=1),
     Kind("etcd-stopped", "etcd stopped", (2.0, 9.0)),
     Kind("paused", "Patroni paused", (2.0, 6.0), weight=1),
-    Kind("partition", "host cut off", (3.0, 8.0)),
+    Kind("partition", "host cut off", (3.0, 12.0)),
 )
 
 

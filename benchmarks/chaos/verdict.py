@@ -54,6 +54,7 @@ class Client:
     :param lanes: its workers
     :param pace: seconds that each of them pauses
     :param sessions: connections to PostgreSQL that it may have
+    :param spare_threads: threads that it may start when it needs them, and keeps
     """
 
     name: str
@@ -61,6 +62,7 @@ class Client:
     lanes: int
     pace: float
     sessions: int
+    spare_threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,9 +385,10 @@ def _leaks(
     """Find what was not given back: threads, descriptors, sessions on either side."""
     earlier = {census.client: census for census in before}
     bounds = {client.name: client.sessions for client in clients}
+    spare = {client.name: client.spare_threads for client in clients}
     for census in after:
         was = earlier[census.client]
-        if census.threads > was.threads:
+        if census.threads > was.threads + spare[census.client]:
             yield Finding("leak", census.client, None, f"{census.threads} threads, {was.threads} at the beginning")
         if census.descriptors > was.descriptors + rules.descriptors:
             text = f"{census.descriptors} descriptors beside its sessions, {was.descriptors} at the beginning"

@@ -265,6 +265,12 @@ class TestLeaks:
     def test_a_pool_may_grow_to_its_bound(self) -> None:
         assert self.found(sessions=4, backends=4) == []
 
+    def test_an_event_loop_keeps_the_threads_of_its_executor(self) -> None:
+        client = dataclasses.replace(WRITER, spare_threads=2)
+        for threads, rules in ((7, []), (8, ["leak"])):
+            later = dataclasses.replace(self.BEFORE, threads=threads)
+            assert rules_broken(history(before=(self.BEFORE,), after=(later,)), client) == rules
+
     def test_what_was_not_given_back_is_found(self) -> None:
         assert self.found(threads=6) == ["6 threads, 5 at the beginning"]
         assert self.found(descriptors=4) == ["4 descriptors beside its sessions, 3 at the beginning"]
