@@ -249,7 +249,11 @@ def _outage(gap: Gap, failed: Sequence[Probe]) -> Outage:
     """
     index = bisect.bisect_left(failed, gap.start - _SKEW, key=lambda probe: probe.began)
     within = itertools.takewhile(lambda probe: probe.began < gap.end, failed[index:])
-    return Outage(gap, min(min((probe.ended for probe in within), default=gap.end), gap.end))
+    refused = sorted(probe.ended for probe in within)
+    # A server ends its sessions one after the other: the first refusal may be the end of the oracle's own. The next
+    # one is of a new session.
+    down = next(iter(refused[1:] or refused), gap.end)
+    return Outage(gap, min(down, gap.end))
 
 
 def stretches(successes: Iterable[float], began: float, ended: float) -> tuple[tuple[float, float], ...]:
