@@ -19,6 +19,15 @@ __all__ = ["POOL_SIZE", "django_persistent", "django_pool", "sqlalchemy", "sqlal
 POOL_SIZE = 4
 
 
+def _options(site: Site) -> dict[str, str]:
+    options = {
+        "patroni_urls": ",".join(site.urls),
+        "patroni_target": site.target,
+        "application_name": site.application,
+    }
+    return options | {"patroni_etcd": site.etcd} if site.etcd else options
+
+
 def _url(site: Site) -> URL:
     from sqlalchemy import URL  # noqa: PLC0415 - each process loads one client's libraries
 
@@ -27,11 +36,7 @@ def _url(site: Site) -> URL:
         site.user,
         site.password,
         database=site.dbname,
-        query={
-            "patroni_urls": ",".join(site.urls),
-            "patroni_target": site.target,
-            "application_name": site.application,
-        },
+        query=_options(site),
     )
 
 
@@ -74,12 +79,7 @@ def _django(site: Site, **settings: Any) -> Callable[[], Callable[[Key], str]]:
     import django  # noqa: PLC0415
     from django.conf import settings as django_settings  # noqa: PLC0415
 
-    options = {
-        "patroni_urls": list(site.urls),
-        "patroni_target": site.target,
-        "application_name": site.application,
-        **settings.pop("OPTIONS", {}),
-    }
+    options = {**_options(site), **settings.pop("OPTIONS", {})}
     entry = {
         "ENGINE": "django_backend",
         "NAME": site.dbname,

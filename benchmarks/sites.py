@@ -33,6 +33,7 @@ class Site:
     :param statement: what a worker does in one transaction, with a key for its parameters; returns one text
     :param target: the servers that our clients want, as ``patroni_target`` takes it
     :param application: what our clients call themselves
+    :param etcd: Patroni's etcd, for those of our clients that watch it
     """
 
     servers: tuple[tuple[str, int], ...]
@@ -44,6 +45,7 @@ class Site:
     statement: str = INSERT
     target: str = "primary"
     application: str = "benchmark"
+    etcd: str | None = None
 
     def conninfo(self, servers: tuple[tuple[str, int], ...], **extra: Any) -> str:
         """Return a connection string of libpq for `servers`.

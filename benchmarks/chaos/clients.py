@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from benchmarks.catalogue import ClientKind
 from benchmarks.ours import POOL_SIZE
 
-__all__ = ["CLIENTS", "CREATE", "Application", "statement_of"]
+__all__ = ["CLIENTS", "CREATE", "KNOWN_AS", "Application", "statement_of"]
+
+# What a client calls itself at the servers.
+KNOWN_AS = "chaos-{}"
 
 # Fewer than the failover benchmark has, for there are more clients: two cores carry servers and clients.
 _WORKERS = 2
@@ -44,6 +47,7 @@ class Application:
     :param sessions: connections to PostgreSQL that it may have
     :param is_async: whether it is asynchronous
     :param target: the servers it wants, as ``patroni_target`` takes it
+    :param watches_etcd: whether it has the leader key watched (``patroni_etcd``)
     :param slower: how many times longer than others it pauses
     """
 
@@ -53,6 +57,7 @@ class Application:
     sessions: int
     is_async: bool = False
     target: str = "primary"
+    watches_etcd: bool = False
     slower: float = 1.0
 
     @property
@@ -75,9 +80,11 @@ class Application:
 
 CLIENTS = (
     Application("django", "Django, persistent", "django_persistent", _WORKERS),
-    Application("django-pool", "Django, pool", "django_pool", POOL_SIZE),
+    Application("django-pool", "Django, pool", "django_pool", POOL_SIZE, watches_etcd=True),
     Application("sqlalchemy", "SQLAlchemy", "sqlalchemy", POOL_SIZE),
-    Application("sqlalchemy-async", "SQLAlchemy async", "sqlalchemy_async", POOL_SIZE, is_async=True),
+    Application(
+        "sqlalchemy-async", "SQLAlchemy async", "sqlalchemy_async", POOL_SIZE, is_async=True, watches_etcd=True
+    ),
     Application("sqlalchemy-nullpool", "SQLAlchemy, no pool", "sqlalchemy_null_pool", _WORKERS, slower=_SLOWER),
     Application("django-reads", "Django, reads", "django_persistent", _WORKERS, target="replica_preferred"),
     Application("sqlalchemy-reads", "SQLAlchemy, reads", "sqlalchemy", POOL_SIZE, target="replica_preferred"),

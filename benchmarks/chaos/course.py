@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from benchmarks.chaos.actions import Actor, Impossible, UnderWay
-from benchmarks.chaos.clients import CLIENTS, CREATE, statement_of
+from benchmarks.chaos.clients import CLIENTS, CREATE, KNOWN_AS, statement_of
 from benchmarks.chaos.holdings import take_census
 from benchmarks.chaos.schedule import schedule
 from benchmarks.chaos.verdict import Client, History
@@ -171,7 +171,8 @@ class _Course:
             password=cluster.password,
             statement=statement_of(application),
             target=application.target,
-            application=f"chaos-{application.name}",
+            application=KNOWN_AS.format(application.name),
+            etcd=cluster.etcd_url if application.watches_etcd else None,
         )
         kind = application.kind(self.settings.pace)
         return RunningClient(kind, site, self.folder, verbose=self.settings.debug)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import statistics
 import time
 from typing import TYPE_CHECKING
 
 import psutil
 import psycopg
 
+from benchmarks.chaos.clients import KNOWN_AS
 from benchmarks.chaos.incidents import Census
 
 if TYPE_CHECKING:
@@ -19,19 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["take_census"]
 
-# A look may fall into the middle of a request: the least of several is what stays.
-_LOOKS = 8
+# A look may fall into the middle of a request, or of a connection that comes or goes: what counts is what most see.
+_LOOKS = 9
 _PAUSE = 0.25
 
-_BACKENDS = "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'chaos-%' GROUP BY 1"
+_BACKENDS = "SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1"
 
 
-def take_census(cluster: LocalCluster, running: Sequence[RunningClient], name: str = "chaos-{}") -> tuple[Census, ...]:
-    """Count, some times in the next seconds, and return the least of each.
+def take_census(cluster: LocalCluster, running: Sequence[RunningClient]) -> tuple[Census, ...]:
+    """Count, some times in the next seconds, and return the median of each.
 
     :param cluster: nothing of it may be broken
     :param running: the clients
-    :param name: what each calls itself at the servers
     """
     servers: set[tuple[object, ...]] = {(node.host, node.port) for node in cluster.nodes}
     looks: dict[str, list[tuple[int, int, int, int]]] = collections.defaultdict(list)
@@ -39,9 +40,12 @@ def take_census(cluster: LocalCluster, running: Sequence[RunningClient], name: s
         backends = _backends(cluster)
         for client in running:
             threads, descriptors, sessions = _look(client.child.pid, servers)
-            looks[client.kind.name].append((threads, descriptors, sessions, backends[name.format(client.kind.name)]))
+            name = client.kind.name
+            looks[name].append((threads, descriptors, sessions, backends[KNOWN_AS.format(name)]))
         time.sleep(_PAUSE)
-    return tuple(Census(client, *map(min, zip(*counts, strict=True))) for client, counts in looks.items())
+    return tuple(
+        Census(client, *map(statistics.median_low, zip(*counts, strict=True))) for client, counts in looks.items()
+    )
 
 
 def _look(pid: int, servers: Container[tuple[object, ...]]) -> tuple[int, int, int]:

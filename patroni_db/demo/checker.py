@@ -58,9 +58,7 @@ class Verdict:
         return not (self.lost or self.duplicated or self.wrong_node or self.unexplained)
 
 
-def check(
-    writes: Iterable[Write], rows: Iterable[Row], primaries: Sequence[Reign], patience: float = 0.0
-) -> Verdict:
+def check(writes: Iterable[Write], rows: Iterable[Row], primaries: Sequence[Reign], patience: float = 0.0) -> Verdict:
     """Compare what the clients were told with what the surviving primary has.
 
     :param writes: what the clients wrote down; ids are unique
