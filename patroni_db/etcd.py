@@ -83,6 +83,7 @@ class EtcdWatch:
                 failures = min(failures + 1, 16)
                 urls.append(urls.pop(0))
             except TimeoutError:
+                self._note_well(urls[0])
                 failures = 0
 
     def _follow(self, client: EtcdClient, url: str, changed: Callable[[str | None], None]) -> None:
@@ -96,14 +97,16 @@ class EtcdWatch:
         changed(leader.owner)
         with contextlib.closing(client.watch(url, self._key, leader.revision + 1, self._silence, token)) as notices:
             for notice in notices:
-                if notice.kind is NoticeKind.OPENED:
-                    self._note_opened(url)
+                if notice.kind is NoticeKind.OPENED and self._state is not _State.FAILING:
+                    self._note_well(url)
                 elif notice.kind is NoticeKind.CHANGED:
+                    self._note_well(url)
                     changed(notice.owner)
                 elif notice.kind is NoticeKind.ENDED:
                     raise EtcdError(url, notice.reason)
 
-    def _note_opened(self, url: str) -> None:
+    def _note_well(self, url: str) -> None:
+        """Log that watching works; after a failure only what a watch told, or its long silence, is a proof of that."""
         if self._state is not _State.WATCHING:
             level = logging.DEBUG if self._state is _State.LOST else logging.INFO
             logger.log(level, "watching %s at %s", self._key, url)

@@ -362,7 +362,9 @@ def test_a_restart_is_survived_and_told_once(etcd: Etcd, caplog: pytest.LogCaptu
         time.sleep(1)  # some more tries
         etcd.start()
         etcd.put("n2")
-        listener.hears("n2")
+        listener.hears("n2")  # by reading
+        etcd.put("n3")
+        listener.hears("n3")
         until(lambda: caplog.text.count(f"watching {KEY} at") == 2)
     assert caplog.text.count("cannot be watched") == 1
 
@@ -455,6 +457,16 @@ def test_what_is_not_etcd_is_asked_ever_more_rarely_and_told_once(caplog: pytest
     assert [record.message for record in caplog.records if record.name == "patroni_db.push"] == [
         f"etcd cannot be watched, Patroni's APIs are polled as ever: {server.url}: not etcd's answer: not JSON"
     ]
+
+
+def test_endpoints_that_take_turns_in_failing_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "patroni_db.push")
+    fickle, page = NOT_ETCD["a watch that ends"](), NOT_ETCD["a page"]()
+    with contextlib.closing(fickle), contextlib.closing(page), Listener(fickle.url, page.url) as listener:
+        until(lambda: fickle.accepted >= 6)  # two for each try
+    assert caplog.text.count("cannot be watched") == 1
+    assert caplog.text.count("watching") <= 1
+    assert set(listener.heard) == {"n1"}
 
 
 @pytest.mark.parametrize("what", ["nothing", "drops", "a read and then no watch"])

@@ -122,7 +122,8 @@ def test_a_creator_names_no_server() -> None:
 
 @pytest.mark.parametrize("url", [DIALECT, PLUGIN], ids=["dialect", "plugin"])
 def test_no_password_is_shown(url: str) -> None:
-    engine = create_engine(f"{url}&patroni_user=monitor&patroni_password=whisper")
+    secrets = "patroni_password=whisper&patroni_etcd_password=whisper"
+    engine = create_engine(f"{url}&patroni_user=monitor&patroni_etcd=http://etcd1&patroni_etcd_user=app&{secrets}")
     shown = f"{engine!r} {engine.url!r} {engine.url} {engine.dialect!r}"
     assert "hush" not in shown
     assert "whisper" not in shown
