@@ -151,10 +151,11 @@ class Acquisition:
             raise self._out_of_time()
         return Pause(kept, min(remaining, self._rest() or math.inf))
 
-    def failed(self, attempt: Attempt, error: BaseException, *, refused: bool) -> None:
+    def failed(self, attempt: Attempt, error: BaseException, *, refused: bool, elapsed: float = 0.0) -> None:
         """Report that the server was not reached, had the wrong role, or refused the login.
 
         :param refused: whether the server lives and accepts connections, only not this one
+        :param elapsed: seconds that the attempt took
         """
         self._last = (attempt.stamp, error)
         logger.debug("%s (%s): %s", attempt.stamp.member, attempt.address, str(error))
@@ -168,6 +169,8 @@ class Acquisition:
             self._failed_rounds += 1
             self._failed_at = self._discovery.clock()
         self._discovery.invalidate(attempt.stamp.member, attempt.address)
+        if elapsed >= min(_PROMPT, attempt.limit):
+            self._discovery.suspect(attempt.stamp.member, attempt.address)
 
     def succeeded(self, attempt: Attempt) -> Stamp | None:
         """Report that the server was reached and proved its role.
@@ -325,8 +328,11 @@ def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Atte
             try:
                 connection, held = call_within(step.limit, reach, _close_reached)
             except Exception as exc:  # noqa: BLE001 - raised again unless it is about the server
-                refused = _judge(search, step, exc, discovery.clock() - began)
-                search.failed(step, exc, refused=_is_login_refused(search, step) if refused is None else refused)
+                elapsed = discovery.clock() - began
+                refused = _judge(search, step, exc, elapsed)
+                if refused is None:
+                    refused = _is_login_refused(search, step)
+                search.failed(step, exc, refused=refused, elapsed=elapsed)
                 continue
             stamp = search.succeeded(step) if held else None
             if stamp is not None:
@@ -353,10 +359,11 @@ async def acquire_async(
                 async with asyncio.timeout(step.limit):
                     connection, held = await _reach_async(discovery, config, search, step, connect)
             except Exception as exc:  # noqa: BLE001 - raised again unless it is about the server
-                refused = _judge(search, step, exc, discovery.clock() - began)
+                elapsed = discovery.clock() - began
+                refused = _judge(search, step, exc, elapsed)
                 if refused is None:
                     refused = await asyncio.to_thread(_is_login_refused, search, step)
-                search.failed(step, exc, refused=refused)
+                search.failed(step, exc, refused=refused, elapsed=elapsed)
                 continue
             stamp = search.succeeded(step) if held else None
             if stamp is not None:

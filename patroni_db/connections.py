@@ -170,8 +170,11 @@ def why_unusable(
     """
     if driver.is_closed(connection):
         return "it is closed"
-    if snapshot is not None and stamp.generation != snapshot.generation and not still_right(stamp, config, snapshot):
-        return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
+    if snapshot is not None and stamp.generation != snapshot.generation:
+        if not still_right(stamp, config, snapshot):
+            return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
+        if stamp.member in snapshot.silent:
+            return f"{stamp.member} does not answer"
     fileno = driver.fileno(connection)
     if fileno is not None and has_left_bytes(fileno):
         return "the server hung up"

@@ -28,6 +28,7 @@ from patroni_db.network import AddressBook
 from patroni_db.push import LeaderPush, push_for
 from patroni_db.selection import Target, candidates
 from patroni_db.signals import Signal
+from patroni_db.suspects import Suspects, is_silent
 from patroni_db.views import View, best_view, confirmed_leaders
 from patroni_db.watcher import Watcher
 
@@ -56,6 +57,9 @@ _ALARM_MEMORY: Final = 0.25
 _FORMER_MEMORY: Final = 0.5
 # A view counts as fresh for this many calm cadences; for one alarm pause while there is no leader.
 _CALM_LOOKS: Final = 3
+# A server that owes an answer for so many seconds is asked whether it lives: once, the leader twice.
+_UNANSWERED: Final = 0.25
+_LEADERS_SILENCES: Final = 2
 # A failed member is tried last for this long.
 _QUARANTINE: Final = 5.0
 # Only a view that is older than Patroni's default ttl may be replaced by one of an earlier timeline.
@@ -68,12 +72,13 @@ class Snapshot:
     """The cluster as last seen. Immutable; compare `generation` to learn whether routing moved.
 
     :param topology: the view
-    :param generation: moves when routing does (leader, timeline, an address, who serves reads), and when a member's
-        quarantine ends
+    :param generation: moves when routing does (leader, timeline, an address, who serves reads), when a member's
+        quarantine ends, and when one hangs or answers again
     :param source: the URL that gave the view
     :param seen_at: when it was last confirmed, in seconds of the discovery's clock
     :param timeline: the highest timeline a leader was seen on
     :param book: which addresses to connect to
+    :param silent: names of members whose servers hang
     """
 
     topology: Topology
@@ -82,6 +87,7 @@ class Snapshot:
     seen_at: float
     timeline: int
     book: AddressBook
+    silent: frozenset[str] = frozenset()
 
     def address_of(self, member: Member) -> Address | None:
         """Return where to connect to `member` from here, None when it has no allowed address."""
@@ -102,6 +108,7 @@ class Discovery:
     :param clock: seconds, monotonic
     :param rng: jitters the cadence and shuffles equals
     :param client: makes the HTTP client; replaced in tests
+    :param asks: tells whether a server is silent; replaced in tests
     """
 
     def __init__(
@@ -111,12 +118,14 @@ class Discovery:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         client: Callable[[PatroniConfig], PatroniClient] = PatroniClient,
+        asks: Callable[[Address], bool] = is_silent,
     ) -> None:
         self.config = config
         self.clock = clock
         self.rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._book = AddressBook.of(config)
         self._make_client = client
+        self._asks = asks
         self._snapshot: Snapshot | None = None
         self._system_identifier: str | None = None
         self._timeline = 0
@@ -148,6 +157,7 @@ class Discovery:
         self.looked = Signal()
         self.gate = PrimaryGate()
         self.live = LiveConnections()
+        self._suspects = Suspects(self, self._asks, self.clock)
 
     # -- What is known ---------------------------------------------------------------------------------------
 
@@ -202,9 +212,10 @@ class Discovery:
         return candidates(self.topology(), Target.REPLICA, self.rng)
 
     def resting(self) -> frozenset[str]:
-        """Return the names of members in quarantine."""
+        """Return the names of members in quarantine, and of those that hang: they are tried last."""
+        snapshot = self._snapshot
         with self._lock:
-            return frozenset(self._resting)
+            return frozenset(self._resting) | (snapshot.silent if snapshot else frozenset())
 
     def leader_status(self) -> NodeStatus | DiscoveryError | None:
         """Return what the leader's own API said of its node a moment ago, or why it does not answer.
@@ -290,6 +301,54 @@ class Discovery:
         if watcher is not None:
             watcher.wake()
 
+    def suspect(self, member: str | None, address: Address) -> None:
+        """Take note that a server may hang: ask it, and route around it while it does.
+
+        :param member: its name; nothing is done about one that no view has named
+        """
+        snapshot = self._snapshot
+        if member is None or snapshot is None:
+            return
+        leader = snapshot.topology.leader
+        # Everybody's writes would stop for a primary that was slow for a moment.
+        times = _LEADERS_SILENCES if leader is not None and leader.name == member else 1
+        self._suspects.suspect(member, address, times=times)
+
+    def _suspect_behind(self, url: str) -> None:
+        """Suspect the member whose API at `url` failed: its server may have gone with it, and nobody been told."""
+        snapshot = self._snapshot
+        for member in snapshot.topology.members if snapshot is not None else ():
+            address = self._book.address_of(member)
+            if address is not None and self._book.api_url(member) == url:
+                self.suspect(member.name, address)
+
+    def silence_changed(self) -> None:
+        """Publish who is silent now. Called by the threads that ask."""
+        with self._publishing:
+            known = self._snapshot
+            if known is None or known.silent == self._suspects.silent:
+                return
+            snapshot = dataclasses.replace(known, generation=known.generation + 1, silent=self._suspects.silent)
+            logger.warning("silent: %s", ", ".join(sorted(snapshot.silent)) or "nobody any more")
+            subscribers = self._install(snapshot)
+            primary = snapshot.primary
+            if primary is not None and primary[0].name in snapshot.silent - known.silent:
+                self.gate.disprove(primary[1])
+                self._raise_alarm(_SILENT_LEADER)
+                if self._watcher is not None:
+                    self._watcher.wake()
+            _tell(subscribers, snapshot)
+        self.looked.notify_all()
+
+    def is_hung(self, name: str) -> None:
+        """End what still waits for a replica that has been silent for long."""
+        self.live.end_reads(name)
+
+    def has_member(self, name: str) -> bool:
+        """Return whether the last view has a member of that name."""
+        snapshot = self._snapshot
+        return snapshot is not None and snapshot.topology.member(name) is not None
+
     def proved(self, member: str | None, address: Address, *, primary: bool, seeker: object = None) -> None:
         """Take note that a connection succeeded; with `primary`, that the server proved to be one.
 
@@ -321,6 +380,8 @@ class Discovery:
         with self._lock:
             watcher, self._watcher = self._watcher, None
             push, self._push = self._push, None
+            suspects, self._suspects = self._suspects, Suspects(self, self._asks, self.clock)
+        suspects.stop()
         if watcher is not None:
             watcher.stop()
         if push is not None:
@@ -370,6 +431,15 @@ class Discovery:
                 self._push = push
                 push.start()
 
+    def tick(self) -> bool:
+        """Suspect servers from which an answer is outstanding; return whether there are connections at all.
+
+        Called by the watcher, between looks.
+        """
+        for stamp in self.live.unanswered(_UNANSWERED):
+            self.suspect(stamp.member, stamp.address)
+        return len(self.live) > 0
+
     def _look_in_turn(self) -> None:
         failures: list[DiscoveryError] = []
         leader_url = self._leader_url(self._snapshot.topology) if self._snapshot else None
@@ -379,6 +449,7 @@ class Discovery:
                 self._accept(view, self._apis.ask_node)
             except DiscoveryError as exc:
                 failures.append(exc.with_traceback(None))  # its frames would keep us alive, and our thread
+                self._suspect_behind(url)
                 if self._apis.note(url, exc) and url == leader_url:
                     self._raise_alarm(_SILENT_LEADER)
             else:
@@ -419,6 +490,7 @@ class Discovery:
             self._views[url] = answer
             self._apis.note(url, answer if isinstance(answer, DiscoveryError) else None)
             if isinstance(answer, DiscoveryError):
+                self._suspect_behind(url)
                 self.looked.notify_all()
                 return
             now = self.clock()
@@ -522,11 +594,9 @@ class Discovery:
         self._timeline = max(self._timeline, (leader.timeline or 0) if leader else 0)
         self._asked_at = max(self._asked_at, view.at)
         generation = (known.generation if known else 0) + (moved or self._has_rested())
-        snapshot = Snapshot(topology, generation, view.url, self.clock(), self._timeline, self._book)
-        with self._lock:
-            self._snapshot = snapshot
-            self._fresh["snapshot"] = snapshot
-            subscribers = self._subscribers
+        silent = known.silent if known else frozenset()
+        snapshot = Snapshot(topology, generation, view.url, self.clock(), self._timeline, self._book, silent)
+        subscribers = self._install(snapshot)
         if moved:
             former = known.topology.leader if known else None
             if known is not None and (former and former.name) != (leader and leader.name):
@@ -537,11 +607,14 @@ class Discovery:
             _log_routing(known.topology if known else None, topology)
             self.gate.moved(snapshot.primary[1] if snapshot.primary else None)
             self.live.end_wrong(snapshot)
-            for callback in subscribers:
-                try:
-                    callback(snapshot)
-                except Exception:  # a subscriber's own bug must not end the looking
-                    logger.exception("a subscriber failed")
+            _tell(subscribers, snapshot)
+
+    def _install(self, snapshot: Snapshot) -> tuple[Callable[[Snapshot], None], ...]:
+        """Make it the one that everybody sees; return whom to tell if it moves routing."""
+        with self._lock:
+            self._snapshot = snapshot
+            self._fresh["snapshot"] = snapshot
+            return self._subscribers
 
     def _has_rested(self) -> bool:
         """Return whether a quarantine has ended since the last time: second choices must be looked at again."""
@@ -575,6 +648,14 @@ def _expiry(refresh: float) -> Callable[[str, Snapshot, float], float]:
         return now + (refresh * _CALM_LOOKS if snapshot.topology.leader else _ALARM_PAUSE)
 
     return expiry
+
+
+def _tell(subscribers: tuple[Callable[[Snapshot], None], ...], snapshot: Snapshot) -> None:
+    for callback in subscribers:
+        try:
+            callback(snapshot)
+        except Exception:  # a subscriber's own bug must not end the looking
+            logger.exception("a subscriber failed")
 
 
 def _log_routing(before: Topology | None, after: Topology) -> None:

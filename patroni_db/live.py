@@ -1,7 +1,7 @@
 """The live connections of this process, so that those to the wrong server can be ended from outside.
 
 A session on a server that just stops answering hangs for ever, and one on a former primary that does not know
-it yet would still be written to. Both are ended from another thread than the one that uses them: by
+it yet would still be written to. Both are found here, and ended from another thread than the one that uses them: by
 ``shutdown`` on a duplicate of the socket that we own, so that a descriptor number the driver has closed and the
 process has reused can never be hit. The user of the connection gets his driver's own "connection lost".
 """
@@ -13,9 +13,11 @@ import dataclasses
 import logging
 import os
 import socket
+import struct
+import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from patroni_db.connections import driver_of, still_right
 
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
     from patroni_db.connections import Stamp
     from patroni_db.discovery import Snapshot
+    from patroni_db.topology import Address
 
 __all__ = ["LiveConnections", "must_end"]
 
 logger = logging.getLogger("patroni_db.connections")
+
+# struct tcp_info of linux/tcp.h up to tcpi_last_data_recv: of interest are tcpi_last_data_sent and that, in ms.
+_TCP_INFO: Final = struct.Struct("44x I 4x I")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +42,13 @@ class _Live:
     stamp: Stamp
     config: PatroniConfig
     connection: weakref.ref[Any]
+    socket: socket.socket | None
     end: Callable[[], None]
-    release: Callable[[], None]
+
+    def release(self) -> None:
+        """Let go of the duplicate."""
+        if self.socket is not None:
+            self.socket.close()
 
 
 class LiveConnections:
@@ -53,8 +64,7 @@ class LiveConnections:
 
     def add(self, connection: Any, stamp: Stamp, config: PatroniConfig) -> None:
         """Keep an eye on `connection`; held weakly."""
-        end, release = _handle(connection)
-        live = _Live(stamp, config, weakref.ref(connection), end, release)
+        live = _Live(stamp, config, weakref.ref(connection), *_handle(connection))
         with self._lock:
             self._live.add(live)
         weakref.finalize(connection, self._forget, live).atexit = False
@@ -64,15 +74,49 @@ class LiveConnections:
 
         :param snapshot: the current view
         """
-        wrong = []
+        return self._end([live for live in self._open() if must_end(live.stamp, live.config, snapshot)])
+
+    def end_reads(self, member: str) -> int:
+        """End every connection to `member` that was made for a target that does not write; return how many."""
+        return self._end(
+            [live for live in self._open() if live.stamp.member == member and not live.config.target.writes]
+        )
+
+    def unanswered(self, seconds: float) -> set[Stamp]:
+        """Return servers from which an answer is outstanding, and nothing was heard, for so many seconds.
+
+        The kernel tells when data was last sent and received on each connection (Linux's TCP_INFO). A server that
+        has answered anybody in that time is not among them.
+        """
+        outstanding: dict[tuple[str | None, Address], Stamp] = {}
+        heard = set()
+        for live in self._open():
+            idle = _idle_seconds(live.socket)
+            if idle is None:
+                continue
+            sent, received = idle
+            server = (live.stamp.member, live.stamp.address)
+            if received < seconds:
+                heard.add(server)
+            elif seconds <= sent < received:
+                outstanding[server] = live.stamp
+        return {stamp for server, stamp in outstanding.items() if server not in heard}
+
+    def _open(self) -> list[_Live]:
+        """Return those that are open, and forget the others."""
         with self._lock:
             all_of_them = list(self._live)
+        found = []
         for live in all_of_them:
             connection = live.connection()
             if connection is None or driver_of(connection).is_closed(connection):
                 self._forget(live)
-            elif must_end(live.stamp, live.config, snapshot):
-                wrong.append(live)
+            else:
+                found.append(live)
+        return found
+
+    @staticmethod
+    def _end(wrong: list[_Live]) -> int:
         for live in wrong:
             logger.info("ending a connection to %s (%s)", live.stamp.member, live.stamp.address)
             live.end()
@@ -98,8 +142,8 @@ def must_end(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
     return stamp.member is not None and snapshot.topology.member(stamp.member) is None
 
 
-def _handle(connection: Any) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Return how to end `connection` from any thread, and how to let go of what that needs."""
+def _handle(connection: Any) -> tuple[socket.socket | None, Callable[[], None]]:
+    """Return a duplicate of its socket where the driver shows that, and how to end `connection` from any thread."""
     fileno = driver_of(connection).fileno(connection)
     if fileno is None:  # asyncpg, whose loop must do it
         import asyncio  # noqa: PLC0415 - only with asyncpg, which has loaded it
@@ -113,15 +157,25 @@ def _handle(connection: Any) -> tuple[Callable[[], None], Callable[[], None]]:
                 with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
                     loop.call_soon_threadsafe(target.terminate)
 
-        return terminate, _nothing
+        return None, terminate
     duplicate = socket.socket(fileno=os.dup(fileno))
 
     def shut_down() -> None:
         with contextlib.suppress(OSError):  # it is down already
             duplicate.shutdown(socket.SHUT_RDWR)
 
-    return shut_down, duplicate.close
+    return duplicate, shut_down
 
 
-def _nothing() -> None:
-    """Nothing is held."""
+def _idle_seconds(duplicate: socket.socket | None) -> tuple[float, float] | None:
+    """Return for how long nothing was sent and nothing was received; None where the kernel does not tell."""
+    if duplicate is None or sys.platform != "linux" or duplicate.family == socket.AF_UNIX:
+        return None
+    try:
+        info = duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    except OSError:  # it was closed meanwhile
+        return None
+    if len(info) < _TCP_INFO.size:
+        return None
+    sent, received = _TCP_INFO.unpack(info)
+    return sent / 1000, received / 1000

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -19,6 +20,8 @@ __all__ = ["Watcher"]
 logger = logging.getLogger("patroni_db.discovery")
 
 _AFTER_BUG: Final = 1.0
+# Between two looks the connections in use are looked at this often, in seconds.
+_TICK: Final = 0.25
 
 
 class Watched(Protocol):
@@ -26,6 +29,9 @@ class Watched(Protocol):
 
     def look(self) -> float:
         """Look once; return for how many seconds to sleep, unless woken, before the next look."""
+
+    def tick(self) -> bool:
+        """Do what is due more often than looks; return whether there is something of that kind at all."""
 
 
 class Watcher:
@@ -66,16 +72,42 @@ def _run(ref: Callable[[], Watched | None], wakes: queue.SimpleQueue[bool]) -> N
             logger.exception("looking at the cluster failed")
             pause = _AFTER_BUG
         del watched
-        if not _sleep(wakes, pause):
+        if not _sleep(ref, wakes, pause):
             return
 
 
-def _sleep(wakes: queue.SimpleQueue[bool], seconds: float) -> bool:
-    """Sleep until woken or time is up; return False when told to end. Wakes that piled up count once."""
+def _sleep(ref: Callable[[], Watched | None], wakes: queue.SimpleQueue[bool], seconds: float) -> bool:
+    """Sleep until woken or time is up, ticking meanwhile; return False when told to end."""
+    end = time.monotonic() + seconds
+    ticking = True
+    while True:
+        remaining = end - time.monotonic()
+        if remaining <= 0:
+            return True
+        try:
+            go_on = wakes.get(timeout=min(remaining, _TICK) if ticking else remaining)
+        except queue.Empty:
+            ticking = ticking and _tick(ref)
+            continue
+        return go_on and _drain(wakes)
+
+
+def _drain(wakes: queue.SimpleQueue[bool]) -> bool:
+    """Take all wakes that piled up, which count once; return False when one says to end."""
     try:
-        go_on = wakes.get(timeout=seconds)
-        while go_on:
-            go_on = wakes.get_nowait()
+        while wakes.get_nowait():
+            pass
     except queue.Empty:
         return True
     return False
+
+
+def _tick(ref: Callable[[], Watched | None]) -> bool:
+    watched = ref()
+    if watched is None:
+        return False
+    try:
+        return watched.tick()
+    except Exception:  # as with a look
+        logger.exception("looking at the connections failed")
+        return False

@@ -73,7 +73,7 @@ class Answers:
 
 def discovery_of(answers: Answers, clock: Clock, **settings: Any) -> Discovery:
     config = PatroniConfig(**{"urls": SEEDS, **settings})
-    return Discovery(config, clock=clock, rng=random.Random(1), client=lambda _: answers)  # type: ignore[arg-type, return-value]
+    return Discovery(config, clock=clock, rng=random.Random(1), client=lambda _: answers, asks=lambda _: False)  # type: ignore[arg-type, return-value]
 
 
 class Route(NamedTuple):

@@ -31,7 +31,7 @@ class Stage:
         self.answers, self.clock = Answers(), Clock()
         self.silent: set[str] = set()
         config = PatroniConfig(urls=SEEDS)
-        self.discovery = StillDiscovery(config, clock=self.clock, client=lambda _: self.answers)  # type: ignore[arg-type, return-value]
+        self.discovery = StillDiscovery(config, clock=self.clock, client=lambda _: self.answers, asks=lambda _: False)  # type: ignore[arg-type, return-value]
         if text is not None:
             self.look(text)
 
@@ -235,7 +235,7 @@ def test_a_cold_start_with_wrong_urls_fails_at_once() -> None:
 
     stage = Stage(None)
     stage.answers = NotPatroni()
-    stage.discovery = StillDiscovery(PatroniConfig(urls=SEEDS), client=lambda _: stage.answers)  # type: ignore[arg-type, return-value]
+    stage.discovery = StillDiscovery(PatroniConfig(urls=SEEDS), client=lambda _: stage.answers, asks=lambda _: False)  # type: ignore[arg-type, return-value]
     stage.discovery.look()
     with pytest.raises(DiscoveryError, match="the body is not JSON"):
         stage.seek().step()

@@ -1,0 +1,126 @@
+"""Members that may hang: each is asked until it answers, by a thread of its own.
+
+A server that is frozen, or cut off, refuses nothing and closes nothing: TCP goes on, or goes silent without a word.
+Only asking it tells. The question is PostgreSQL's SSLRequest (protocol documentation, "Session Encryption"), which
+every server and PgBouncer answer with one byte, whoever asks, before any login.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cachetools import TTLCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patroni_db.topology import Address
+
+__all__ = ["Suspects", "is_silent"]
+
+# A server that is well answers in milliseconds, within this many seconds also under load.
+_PATIENCE: Final = 0.5
+# A silent one is asked again after this many seconds.
+_PAUSE: Final = 0.25
+# Calls under way on a server that has been silent for so many seconds will not come back.
+_HUNG: Final = 3.0
+# One that has answered is above suspicion for so many seconds: a slow query asks for no more than that.
+_CLEARED: Final = 1.0
+_SSL_REQUEST: Final = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+_MANY: Final = 1024
+
+
+def is_silent(address: Address, patience: float = _PATIENCE) -> bool:
+    """Return whether the server says nothing within `patience` seconds. One that refuses connections does not hang."""
+    deadline = time.monotonic() + patience
+    try:
+        with socket.create_connection((address.host, address.port), patience) as connection:
+            connection.sendall(_SSL_REQUEST)
+            connection.settimeout(max(0.01, deadline - time.monotonic()))
+            connection.recv(1)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Owner(Protocol):
+    """Whom a change of silence concerns."""
+
+    def silence_changed(self) -> None:
+        """Take note that other members are silent now."""
+
+    def is_hung(self, name: str) -> None:
+        """Take note that `name` has been silent for long."""
+
+    def has_member(self, name: str) -> bool:
+        """Return whether `name` is (still) a member."""
+
+
+class Suspects:
+    """The members of one cluster that are suspected to hang.
+
+    :param owner: held weakly; its collection ends the asking
+    :param asks: tells whether a server is silent
+    :param clock: seconds, monotonic
+    """
+
+    def __init__(self, owner: Owner, asks: Callable[[Address], bool], clock: Callable[[], float]) -> None:
+        self._owner = weakref.ref(owner)
+        self._asks = asks
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked: set[str] = set()
+        self._cleared: TTLCache[str, bool] = TTLCache(_MANY, _CLEARED, timer=clock)
+        self._stopped = threading.Event()
+        self.silent: frozenset[str] = frozenset()
+
+    def suspect(self, name: str, address: Address, *, times: int) -> None:
+        """Ask the server at `address`, unless that is being done or was a moment ago.
+
+        :param times: how often in a row it must have been silent to be called so
+        """
+        with self._lock:
+            if name in self._asked or name in self._cleared or self._stopped.is_set():
+                return
+            self._asked.add(name)
+        threading.Thread(
+            target=self._ask, args=(name, address, times), name="patroni-db suspicion", daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Let the asking end after the question that is under way."""
+        self._stopped.set()
+
+    def _ask(self, name: str, address: Address, times: int) -> None:
+        asked, since, hung = 0, 0.0, False
+        while not self._stopped.is_set() and self._asks(address):
+            owner = self._owner()
+            if owner is None or not owner.has_member(name):
+                break
+            asked += 1
+            if asked == times:
+                since = self._clock()
+                self._set(name, silent=True)
+                owner.silence_changed()
+            elif asked > times and not hung and self._clock() - since >= _HUNG:
+                hung = True
+                owner.is_hung(name)
+            del owner
+            self._stopped.wait(_PAUSE)
+        self._set(name, silent=False)
+        with self._lock:
+            self._asked.discard(name)
+            self._cleared[name] = True
+        owner = self._owner()
+        if owner is not None and asked >= times and not self._stopped.is_set():
+            owner.silence_changed()
+
+    def _set(self, name: str, *, silent: bool) -> None:
+        with self._lock:
+            self.silent = self.silent | {name} if silent else self.silent - {name}
