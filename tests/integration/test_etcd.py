@@ -16,19 +16,23 @@ import ssl
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import psutil
+import psycopg
 import pytest
 import trustme
 
 from patroni_db import PatroniConfig
+from patroni_db.acquisition import Attempt, acquire
 from patroni_db.cluster.binaries import find_etcd
 from patroni_db.discovery import Discovery
 from patroni_db.etcd import EtcdWatch
 from patroni_db.etcd_client import EtcdClient
 from patroni_db.etcd_messages import NoticeKind
+from patroni_db.libpq import attempt_params, with_defaults
 from patroni_db.push import LeaderPush, Stop
 
 if TYPE_CHECKING:
@@ -576,6 +580,26 @@ def test_a_killed_node_is_noticed_without_polling(cluster: LocalCluster, caplog:
         cluster.expire_leader()
         leader = cluster.wait_for_leader(other_than=killed)
         until(lambda: leader_of(discovery) == leader)
+
+
+def test_a_statement_that_hangs_at_a_frozen_primary_is_ended(
+    cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    user = {"dbname": cluster.dbname, "user": cluster.user, "password": cluster.password}
+
+    def connect(attempt: Attempt) -> psycopg.Connection[Any]:
+        return psycopg.connect(**attempt_params(with_defaults(user), attempt))
+
+    with contextlib.closing(watching(cluster, caplog)) as discovery, ThreadPoolExecutor(1) as pool:
+        connection, stamp = acquire(discovery, discovery.config, connect)
+        connection.execute("SELECT 1")
+        hanging = pool.submit(connection.execute, "SELECT pg_sleep(150)")
+        assert cluster.freeze() == stamp.member
+        cluster.expire_leader()
+        with pytest.raises(psycopg.OperationalError):
+            hanging.result(60)
+        assert connection.closed
+        assert leader_of(discovery) != stamp.member
 
 
 def test_heartbeats_of_the_leader_make_no_looks(cluster: LocalCluster, caplog: pytest.LogCaptureFixture) -> None:
