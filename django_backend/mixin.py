@@ -200,10 +200,17 @@ class PatroniMixin(_Base):
         super().close_if_health_check_failed()
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Close a connection that must not live into the next request."""
-        if self.connection is not None:
+        """Close a connection that must not live into the next request: called when one begins and when one ends.
+
+        What the server did to it is found before the next statement; here only what routing says is looked at.
+        """
+        if self.connection is not None and self._has_routing_moved():
             self._close_if_unusable()
         super().close_if_unusable_or_obsolete()
+
+    def _has_routing_moved(self) -> bool:
+        snapshot = self._discovery.snapshot if self._discovery else None
+        return snapshot is not None and self._stamp is not None and self._stamp.generation != snapshot.generation
 
     def _close_if_unusable(self) -> None:
         """Close the connection if one of the three checks fails and nothing can be lost with it."""
