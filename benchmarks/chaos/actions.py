@@ -95,10 +95,12 @@ class Actor:
         """Make a fault.
 
         :param planned: which
-        :param under_way: faults that were made and not undone; their nodes are left alone
+        :param under_way: faults that were made and not undone; a node that is down, frozen or cut off is left alone
         :raises Impossible: it cannot be made
         """
-        node = self._node_for(planned, {fault.node for fault in under_way if fault.node is not None})
+        node = self._node_for(
+            planned, {fault.node for fault in under_way if fault.node and fault.planned.kind in self._undoers}
+        )
         at = time.monotonic()
         try:
             self._makers[planned.kind](node)
