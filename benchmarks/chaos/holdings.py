@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import os
+import signal
 import statistics
 import time
 from typing import TYPE_CHECKING
@@ -34,6 +36,10 @@ def take_census(cluster: LocalCluster, running: Sequence[RunningClient]) -> tupl
     :param cluster: nothing of it may be broken
     :param running: the clients
     """
+    for client in running:
+        # psycopg keeps the socket of an attempt that timed out until its garbage is collected.
+        os.kill(client.child.pid, signal.SIGUSR1)
+    time.sleep(_PAUSE)
     servers: set[tuple[object, ...]] = {(node.host, node.port) for node in cluster.nodes}
     looks: dict[str, list[tuple[int, int, int, int]]] = collections.defaultdict(list)
     for _ in range(_LOOKS):
