@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from rich.console import Console
 
 from patroni_db.cli.exits import ExitCode, SettingFailure
+from patroni_db.cli.leaving import in_order
 from patroni_db.demo.run import Demo, Settings
 from patroni_db.demo.screen import LiveScreen, PlainScreen
 from patroni_db.demo.summary import summary
 from patroni_db.errors import ClusterError, ConfigError
 
-if TYPE_CHECKING:
-    from types import FrameType
-
 __all__ = ["demo"]
 
 # The demo itself could not be carried out: nothing is known about writes.
 _NOT_CARRIED_OUT: Final = 4
-# What else ends a program politely; by default it would end without cleaning up.
-_SIGNALS: Final = ("SIGTERM", "SIGHUP")
 
 _EPILOG = """\b
 Exit codes:
@@ -60,15 +54,13 @@ def demo(*, document: Any, seconds: float, nodes: int, synchronous: bool) -> int
     Starts a real Patroni cluster on this machine, runs Django and SQLAlchemy clients of the example project on
     it, switches over, kills the primary's PostgreSQL, and then looks for every write in the surviving primary.
     """
-    for name in _SIGNALS:
-        signal.signal(getattr(signal, name), _leave)
     console = Console(highlight=False)
     course = Demo(Settings(nodes=nodes, synchronous=synchronous, seconds=seconds))
     screen: LiveScreen | PlainScreen = (
         LiveScreen(console, course.stage) if console.is_terminal else PlainScreen(console, course.stage.began)
     )
     try:
-        with screen:
+        with in_order(), screen:
             report = course.run(screen)
     except ConfigError as exc:
         raise SettingFailure(str(exc)) from exc
@@ -80,8 +72,3 @@ def demo(*, document: Any, seconds: float, nodes: int, synchronous: bool) -> int
         json.dump(report.to_json(), document, indent=2)
         document.write("\n")
     return ExitCode.OK if report.passed else ExitCode.NOT_MET
-
-
-def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
-    """Leave as after an error: everything that was started ends."""
-    sys.exit(128 + number)

@@ -11,6 +11,7 @@ import click
 
 from patroni_db.cli.conditions import Condition, Verdict
 from patroni_db.cli.exits import EPILOG, DiscoveryFailure, Failure
+from patroni_db.cli.leaving import in_order
 from patroni_db.cli.observer import Observer
 from patroni_db.cli.output import console_for, json_option, print_json
 from patroni_db.cli.settings import config_options, setting
@@ -74,7 +75,7 @@ def wait(*, config: PatroniConfig, conditions: tuple[Condition, ...], check: boo
     answer (a wrong certificate, a server that is not Patroni) the wait ends at once, with 3.
     """
     began = time.monotonic()
-    with _spinner() as tell:
+    with in_order(), _spinner() as tell:
         view, verdicts, failure = _until(config, conditions, began + config.failover_timeout, tell, check=check)
     met = bool(verdicts) and all(verdict.met for verdict in verdicts)
     if as_json:

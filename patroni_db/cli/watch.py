@@ -16,6 +16,7 @@ from rich.text import Text
 from patroni_db.cli.changes import changes
 from patroni_db.cli.document import error_document, status_document
 from patroni_db.cli.exits import EPILOG, DiscoveryFailure
+from patroni_db.cli.leaving import in_order
 from patroni_db.cli.observer import Observer
 from patroni_db.cli.output import console_for, json_option, print_json
 from patroni_db.cli.render import ViewDisplay
@@ -63,7 +64,7 @@ def watch(*, config: PatroniConfig, check: bool, as_json: bool) -> None:
     console = console_for(sys.stdout)
     live = console.is_terminal and not console.is_dumb_terminal and not as_json
     try:
-        with Observer(config, check=check) as observer:
+        with in_order(), Observer(config, check=check) as observer:
             if live:
                 picture = _Picture()
                 with Live(picture, console=console, refresh_per_second=_REFRESHES, vertical_overflow="crop"):

@@ -391,10 +391,11 @@ def test_watch_keeps_the_last_view_while_no_api_answers(
     assert len(document["failures"]) == len(names)
 
 
-def test_watch_on_a_terminal_is_a_picture_that_ctrl_c_ends(program: Program) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_watch_on_a_terminal_is_a_picture_that_ctrl_c_ends(program: Program, number: signal.Signals, code: int) -> None:
     with Terminal(program, "watch") as terminal:
         terminal.read_until(lambda output: output.count("Ctrl-C ends.") > 3)
-        terminal.process.send_signal(signal.SIGINT)
-        assert terminal.end() == 0
+        terminal.process.send_signal(number)
+        assert terminal.end() == code
     assert "Traceback" not in terminal.output
     assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l")  # the cursor is back
