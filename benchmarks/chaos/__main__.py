@@ -65,7 +65,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         metavar="S",
         help="seconds that a client may be behind the cluster, by default 1: servers and clients share the processors",
     )
-    parser.add_argument("--behind-reads", type=float, metavar="S", help="the same for reads, by default the same")
+    parser.add_argument(
+        "--behind-reads",
+        type=float,
+        default=1.5,
+        metavar="S",
+        help="the same for reads, by default 1.5: an attempt to connect to a replica that hangs takes a second",
+    )
     parser.add_argument("--pace", type=float, default=0.05, metavar="S", help="pause of a worker, by default 0.05 s")
     parser.add_argument("--output", type=Path, default=_FOLDER, metavar="DIR", help=f"by default {_FOLDER}")
     parser.add_argument("--debug", action="store_true", help="let the clients log all that they do")
@@ -117,9 +123,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print(f"seed {seed}: interrupted")
         return 128 + signal.SIGINT
-    behind_reads = arguments.behind if arguments.behind_reads is None else arguments.behind_reads
     deposed = 0.0 if settings.synchronous else _LEARNING
-    rules = Rules(settings.synchronous, arguments.behind, behind_reads, deposed)
+    rules = Rules(settings.synchronous, arguments.behind, arguments.behind_reads, deposed)
     findings = judge(history, clients_of(settings), rules)
     about = {
         "seed": seed,

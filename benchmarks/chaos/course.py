@@ -25,13 +25,12 @@ from patroni_db.demo.history import Outcome, Read, Row, Write
 from patroni_db.demo.oracle import LeaderWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from benchmarks.chaos.clients import Application
     from benchmarks.chaos.incidents import Incident
     from benchmarks.chaos.schedule import Kind, Round
-    from patroni_db.demo.history import Sighting
 
 __all__ = ["Settings", "clients_of", "run"]
 
@@ -153,7 +152,7 @@ class _Course:
             incidents=tuple(self.incidents),
             calm=tuple(self.calm),
             probes=tuple(self.probes),
-            sightings=_of_nodes(watch.sightings()),
+            sightings=watch.sightings(),
             operations=tuple(o for client in self.running for o in _operations(client, names)),
             rows=self._rows(names),
             before=before,
@@ -240,10 +239,6 @@ class _Course:
                 Row(_reference(client, worker, number), names.get(server, server), timeline)
                 for client, worker, number, server, timeline in connection.execute(_ROWS)
             )
-
-
-def _of_nodes(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
-    return tuple(sighting for sighting in sightings if sighting.node is not None)
 
 
 def _reference(client: str, worker: int, number: int) -> str:

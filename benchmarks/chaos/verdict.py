@@ -79,7 +79,7 @@ class Rules:
 
     synchronous: bool = True
     behind: float = 1.0
-    behind_reads: float = 1.0
+    behind_reads: float = 1.5
     deposed: float = 0.0
     descriptors: int = 0
 
@@ -93,7 +93,7 @@ class History:
     :param incidents: the faults, in their order
     :param calm: times, from and to, in which nothing was broken
     :param probes: the oracle's, in any order
-    :param sightings: of the leader key's holder
+    :param sightings: of the leader key's holder, or that there was none
     :param operations: of all clients, in any order
     :param rows: what the surviving primary has
     :param before: what the processes held at the beginning
@@ -271,10 +271,21 @@ def stretches(successes: Iterable[float], began: float, ended: float) -> tuple[t
 
 
 def _writable(history: History) -> tuple[tuple[float, float], ...]:
-    """Return when the cluster could be written to; a change of the primary begins a new stretch."""
+    """Return when the cluster could be written to by who asks Patroni; a change of the primary begins a new stretch.
+
+    A former primary that goes on without the leader key does not count: nobody is to begin to write to it. Nor does
+    the time until it is the holder of the key who takes writes.
+    """
     found = []
     start = history.began
-    for outage in write_outages(history.probes, history.began, history.ended):
+    holders = sorted(history.sightings, key=lambda sighting: sighting.at)
+    seen_at = [sighting.at for sighting in holders]
+    led = [
+        probe
+        for probe in history.probes
+        if (index := bisect.bisect(seen_at, probe.ended)) and holders[index - 1].node == probe.node
+    ]
+    for outage in write_outages(led, history.began, history.ended):
         if outage.gap.start > start:
             found.append((start, outage.gap.start))
         start = max(start, outage.gap.end)

@@ -77,7 +77,7 @@ def history(operations: tuple[Write | Read, ...] = WRITES, **changes: Any) -> An
         incidents=(incidents.Incident("node-killed", "n1", 10.0, 15.0),),
         calm=((0.0, 9.0), (16.0, 20.0)),
         probes=PROBES,
-        sightings=(Sighting("n1", 0.0), Sighting("n2", 11.9)),
+        sightings=(Sighting("n1", 0.0), Sighting(None, 10.5), Sighting("n2", 11.9)),
         operations=operations,
         rows=rows,
     )
@@ -226,6 +226,15 @@ class TestBehind:
         seen = (*probes("n1", 0.0, 5.0, 1), *probes("n1", 8.0, 8.5, 1), *probes("n1", 12.0, 20.0, 1))
         writes = tuple(write(at) for at in (*every(0.1, 0.0, 5.0), *every(0.1, 12.1, 20.0)))
         assert rules_broken(history(writes, probes=seen)) == []
+
+    def test_who_waits_while_nobody_holds_the_leader_key_is_not_behind(self) -> None:
+        """The former primary, whose Patroni is frozen, goes on; but nobody is to open a session there."""
+        seen = (*probes("n1", 0.0, 12.0, 1), *probes("n2", 12.0, 20.0, 2))
+        holders = (Sighting("n1", 0.0), Sighting(None, 9.0), Sighting("n2", 11.9))
+        writes = tuple(write(at) for at in every(0.1, 0.0, 9.0)) + WRITES[-75:]
+        assert rules_broken(history(writes, probes=seen, sightings=holders)) == []
+        held = (Sighting("n1", 0.0), Sighting("n2", 11.9))
+        assert rules_broken(history(writes, probes=seen, sightings=held)) == ["behind"]
 
     def test_readers_are_behind_when_any_node_answers(self) -> None:
         assert rules_broken(history(READS), READER) == []
