@@ -68,9 +68,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--behind-reads",
         type=float,
-        default=1.5,
+        default=5.5,
         metavar="S",
-        help="the same for reads, by default 1.5: an attempt to connect to a replica that hangs takes a second",
+        help="the same for reads, by default 5.5: one under way on a server that hangs is ended within 5 s",
     )
     parser.add_argument("--pace", type=float, default=0.05, metavar="S", help="pause of a worker, by default 0.05 s")
     parser.add_argument("--output", type=Path, default=_FOLDER, metavar="DIR", help=f"by default {_FOLDER}")

@@ -79,7 +79,7 @@ class Rules:
 
     synchronous: bool = True
     behind: float = 1.0
-    behind_reads: float = 1.5
+    behind_reads: float = 5.5
     deposed: float = 0.0
     descriptors: int = 0
 

@@ -239,7 +239,7 @@ class TestBehind:
     def test_readers_are_behind_when_any_node_answers(self) -> None:
         assert rules_broken(history(READS), READER) == []
         late = tuple(r for r in READS if not 10.0 < r.began < 13.0)
-        assert rules_broken(history(late), READER) == ["behind"]
+        assert rules_broken(history(late), READER, behind_reads=1.0) == ["behind"]
         assert rules_broken(history(late), READER, behind_reads=5.0) == []
 
     def test_readers_wait_when_no_node_answers(self) -> None:
