@@ -243,6 +243,24 @@ class PatroniMixin(_Base):
 
     # -- Losing one ------------------------------------------------------------------------------------------
 
+    def set_autocommit(
+        self,
+        autocommit: bool,  # noqa: FBT001 - as Django has it
+        force_begin_transaction_with_broken_autocommit: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        """Turn autocommit on or off; where there is no connection, and a new one will have it so, do not make one.
+
+        ``atomic`` calls this when it ends. With a connection that was lost it would wait for the next primary before
+        the error could be seen.
+        """
+        will_be = self.settings_dict["AUTOCOMMIT"]
+        if self.connection is None and autocommit == will_be and not self.run_commit_hooks_on_set_autocommit_on:
+            self.validate_no_atomic_block()
+            self.autocommit = autocommit
+            self.run_on_commit = []
+            return
+        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+
     def _execute_through_faults(
         self,
         execute: Callable[..., Any],

@@ -383,6 +383,33 @@ def test_nothing_is_repeated_inside_a_transaction(cluster: LocalCluster, alias: 
         assert where(wrapper)[2] != pid
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lost_transaction_is_told_while_there_is_no_primary_yet(cluster: LocalCluster, table: str, kind: str) -> None:
+    """The error comes at once, and what was to follow the commit is forgotten; the next transaction waits."""
+    cluster.pause()  # nobody takes over
+    followed: list[str] = []
+    with project(cluster, **KINDS[kind]) as aliases:
+        wrapper = aliases["default"]
+        killed = ""
+
+        def work(note: str) -> None:
+            nonlocal killed
+            wrapper.on_commit(lambda: followed.append(note))
+            write(wrapper, table, note)
+            if not killed:
+                killed = cluster.kill_postgres()
+                while True:  # sessions outlive the postmaster for a moment
+                    write(wrapper, table, note)
+
+        with pytest.raises(OperationalError):
+            in_atomic(wrapper, lambda: work("lost"))
+        assert wrapper.connection is None, "it did not wait for another one"
+        cluster.resume()
+        in_atomic(wrapper, lambda: work("kept"))
+    assert followed == ["kept"]
+    assert notes(cluster, table) == Counter(["kept"])
+
+
 def test_a_transaction_begun_by_hand_is_not_cut_in_two(cluster: LocalCluster, table: str) -> None:
     with project(cluster, CONN_MAX_AGE=None) as aliases:
         wrapper = aliases["default"]
