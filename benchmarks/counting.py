@@ -6,10 +6,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg.generators
-from psycopg import pq
+
+from patroni_db import ping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from patroni_db.topology import Address
 
 __all__ = ["count_attempts"]
 
@@ -18,20 +21,19 @@ def count_attempts(attempts: list[float]) -> None:
     """Have the time of each attempt appended to `attempts`.
 
     Measuring from within is the one thing that works for all clients alike: each host of a multi-host string is
-    an attempt, and so is a ``PQping``. It replaces two names of psycopg's; that is for this process of the
-    benchmark, no way to treat a library otherwise.
+    an attempt, and so is each question that patroni-db asks a server without logging in. It replaces names of
+    both; that is for this process of the benchmark, no way to treat a library otherwise.
     """
-    connect = psycopg.generators.connect
+    connect, answer_of = psycopg.generators.connect, ping._answer  # noqa: SLF001 - all questions go through it
 
     def counted(*args: Any, **kwargs: Any) -> Iterator[Any]:
         attempts.append(time.monotonic())
         answer: Iterator[Any] = connect(*args, **kwargs)
         return answer
 
-    def ping(_: type[Any], conninfo: bytes) -> Any:
+    def asked(address: Address, request: bytes, size: int, patience: float) -> bytes:
         attempts.append(time.monotonic())
-        return connection.ping(conninfo)
+        return answer_of(address, request, size, patience)
 
-    connection = pq.PGconn
     psycopg.generators.connect = counted
-    pq.PGconn = type("PGconn", (connection,), {"ping": classmethod(ping)})
+    ping._answer = asked  # noqa: SLF001

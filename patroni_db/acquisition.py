@@ -16,10 +16,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from patroni_db.bounded import call_within
-from patroni_db.connections import Stamp, driver_of, holds_role, still_right
+from patroni_db.connections import Stamp, driver_of, holds_role, may_serve, still_right
 from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError, NoServerError
 from patroni_db.faults import Fault, classify, is_refusal, sqlstate_of
 from patroni_db.gate import Admission
+from patroni_db.ping import accepts_connections
 from patroni_db.selection import Target, candidates
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class Acquisition:
         :param refused: whether the server lives and accepts connections, only not this one
         :param elapsed: seconds that the attempt took
         """
+        _forget_frames(error)
         self._last = (attempt.stamp, error)
         logger.debug("%s (%s): %s", attempt.stamp.member, attempt.address, str(error))
         if refused:
@@ -180,9 +182,10 @@ class Acquisition:
         """
         stamp, snapshot = attempt.stamp, self._discovery.snapshot
         if snapshot is not None and snapshot.generation != stamp.generation:
-            if not still_right(stamp, self._config, snapshot):
+            if still_right(stamp, self._config, snapshot):
+                stamp = stamp.renewed(snapshot.generation)
+            elif not may_serve(stamp, self._config, snapshot):
                 return None
-            stamp = stamp.renewed(snapshot.generation)
         self._discovery.proved(stamp.member, stamp.address, primary=self._config.target is Target.PRIMARY, seeker=self)
         if self._last is not None:
             waited = self._discovery.clock() - self._began
@@ -489,25 +492,23 @@ def _needs_asking(exc: Exception, elapsed: float) -> bool:
     return libpq and sqlstate_of(exc) is None and elapsed < _PROMPT
 
 
-def _accepts_connections(address: Address) -> bool:
-    """Ask the server with libpq's ``PQping`` whether it accepts connections, whoever we are.
-
-    PQping (PostgreSQL documentation, libpq) needs no valid user, password or database.
-    """
-    try:
-        from psycopg import conninfo, pq  # noqa: PLC0415 - importing this package must not load libpq
-    except ImportError:  # psycopg2 can be used without psycopg's libpq: then a refusal waits for the deadline
-        return False
-    text = conninfo.make_conninfo(host=address.host, port=address.port, connect_timeout=math.ceil(ATTEMPT_TIMEOUT))
-    return pq.PGconn.ping(text.encode()) == pq.Ping.OK
-
-
 def _is_login_refused(search: Acquisition, attempt: Attempt) -> bool:
     """Return whether the server accepts connections, only not the one that was attempted."""
     try:
-        return call_within(search.limit(), functools.partial(_accepts_connections, attempt.address), _forget)
+        ask = functools.partial(accepts_connections, attempt.address, ATTEMPT_TIMEOUT)
+        return call_within(search.limit(), ask, _forget)
     except TimeoutError:
         return False
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Let go of the frames in which an error was raised: psycopg's hold the socket of a failed attempt."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
 
 
 def _forget(_answer: bool) -> None:  # noqa: FBT001 - as call_within hands it over

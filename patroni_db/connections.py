@@ -17,9 +17,9 @@ from patroni_db.selection import Target, eligible_replica
 if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
     from patroni_db.discovery import Snapshot
-    from patroni_db.topology import Address
+    from patroni_db.topology import Address, Member
 
-__all__ = ["Driver", "Stamp", "driver_of", "has_left_bytes", "holds_role", "still_right", "why_unusable"]
+__all__ = ["Driver", "Stamp", "driver_of", "has_left_bytes", "holds_role", "may_serve", "still_right", "why_unusable"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,17 +136,14 @@ def still_right(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool
 
     While no leader is known, a connection to the last one is kept: another view names nobody better, and
     the server itself tells when it is demoted. A connection that is second choice for its target (the
-    primary, for ``replica_preferred``) is right only while there is no first choice.
+    primary, for ``replica_preferred``) is right only while there is no first choice that answers.
     """
     topology = snapshot.topology
-    # The member of a fallback host has no name yet, but its address tells.
-    members = (m for m in topology.members if stamp.member in {None, m.name})
-    member = next((m for m in members if snapshot.address_of(m) == stamp.address), None)
+    member = _member_of(stamp, snapshot)
     if member is None:
         return False
-    target = config.target
     reads = eligible_replica(member, max_lag=config.max_lag)
-    match target:
+    match config.target:
         case Target.PRIMARY:
             return member.is_leader or topology.leader is None
         case Target.REPLICA:
@@ -154,10 +151,30 @@ def still_right(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool
         case Target.ANY:
             return member.is_leader or reads
         case Target.PRIMARY_PREFERRED:
-            return member.is_leader or (reads and topology.primary is None)
+            primary = topology.primary
+            return member.is_leader or (reads and (primary is None or primary.name in snapshot.silent))
         case Target.REPLICA_PREFERRED:
-            others = any(eligible_replica(m, max_lag=config.max_lag) for m in topology.members)
+            answering = (m for m in topology.members if m.name not in snapshot.silent)
+            others = any(eligible_replica(m, max_lag=config.max_lag) for m in answering)
             return reads or (member.is_leader and not others)
+
+
+def may_serve(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
+    """Return whether the stamped server may serve `config`'s target at all, be it as second choice.
+
+    What was connected to because the first choice did not answer is not thrown away because that is still listed.
+    """
+    member = _member_of(stamp, snapshot)
+    if member is None or config.target is Target.PRIMARY:
+        return member is not None and still_right(stamp, config, snapshot)
+    reads = eligible_replica(member, max_lag=config.max_lag)
+    return reads or (member.is_leader and config.target is not Target.REPLICA)
+
+
+def _member_of(stamp: Stamp, snapshot: Snapshot) -> Member | None:
+    # The member of a fallback host has no name yet, but its address tells.
+    members = (m for m in snapshot.topology.members if stamp.member in {None, m.name})
+    return next((m for m in members if snapshot.address_of(m) == stamp.address), None)
 
 
 def why_unusable(

@@ -25,10 +25,11 @@ from patroni_db.errors import DiscoveryError, NoPrimaryError
 from patroni_db.gate import PrimaryGate
 from patroni_db.live import LiveConnections
 from patroni_db.network import AddressBook
+from patroni_db.ping import is_silent
 from patroni_db.push import LeaderPush, push_for
 from patroni_db.selection import Target, candidates
 from patroni_db.signals import Signal
-from patroni_db.suspects import Suspects, is_silent
+from patroni_db.suspects import Suspects
 from patroni_db.views import View, best_view, confirmed_leaders
 from patroni_db.watcher import Watcher
 

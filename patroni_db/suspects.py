@@ -1,15 +1,12 @@
 """Members that may hang: each is asked until it answers, by a thread of its own.
 
 A server that is frozen, or cut off, refuses nothing and closes nothing: TCP goes on, or goes silent without a word.
-Only asking it tells. The question is PostgreSQL's SSLRequest (protocol documentation, "Session Encryption"), which
-every server and PgBouncer answer with one byte, whoever asks, before any login.
+Only asking it tells.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,33 +17,15 @@ if TYPE_CHECKING:
 
     from patroni_db.topology import Address
 
-__all__ = ["Suspects", "is_silent"]
+__all__ = ["Suspects"]
 
-# A server that is well answers in milliseconds, within this many seconds also under load.
-_PATIENCE: Final = 0.5
 # A silent one is asked again after this many seconds.
 _PAUSE: Final = 0.25
 # Calls under way on a server that has been silent for so many seconds will not come back.
 _HUNG: Final = 3.0
 # One that has answered is above suspicion for so many seconds: a slow query asks for no more than that.
 _CLEARED: Final = 1.0
-_SSL_REQUEST: Final = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 _MANY: Final = 1024
-
-
-def is_silent(address: Address, patience: float = _PATIENCE) -> bool:
-    """Return whether the server says nothing within `patience` seconds. One that refuses connections does not hang."""
-    deadline = time.monotonic() + patience
-    try:
-        with socket.create_connection((address.host, address.port), patience) as connection:
-            connection.sendall(_SSL_REQUEST)
-            connection.settimeout(max(0.01, deadline - time.monotonic()))
-            connection.recv(1)
-    except TimeoutError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 class Owner(Protocol):

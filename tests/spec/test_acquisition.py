@@ -325,3 +325,23 @@ def test_only_a_failure_that_patroni_does_not_explain_is_looked_into() -> None:
     stage.answers.nodes["http://n1:8008"] = NodeStatus("primary", "running", 1, None)
     stage.look(CALM)
     assert not search.explains(one)
+
+
+def test_a_second_choice_that_was_reached_serves_though_the_first_is_still_listed() -> None:
+    stage = Stage("n1:leader/running/tl1 n2:replica/streaming/tl1")
+    search = stage.seek(target="replica_preferred")
+    refuse(search, attempt(search))  # n2 hangs
+    one = attempt(search)
+    stage.look("n1:leader/running/tl1 n2:replica/streaming/tl1 n3:replica/stopped/tl1")  # routing moves meanwhile
+    assert one.address.host == "n1"
+    stamp = search.succeeded(one)
+    assert stamp is not None
+    assert stamp.member == "n1"
+
+
+def test_a_server_that_left_serves_nobody() -> None:
+    stage = Stage()
+    search = stage.seek(target="replica")
+    one = attempt(search)
+    stage.look(" ".join(word for word in CALM.split() if not word.startswith(one.address.host)))
+    assert search.succeeded(one) is None
