@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from benchmarks.children import BenchmarkError
+from patroni_db.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ _CLONE_NEWNET: Final = 0x40000000
 # Marks of conversations of the node with itself, and of packets to be lost.
 _OWN: Final = "0x1"
 _LOST: Final = "0x2"
+_REFUSALS: Final = 6
 
 
 def why_impossible() -> str | None:
@@ -97,9 +99,22 @@ class Partition:
         self.start_node()
         self._cluster.wait_until_streaming()
         if self._lead:
-            self._cluster.switchover(node.name)
+            self._make_leader(node.name)
             self._cluster.wait_until_streaming()
         return self
+
+    def _make_leader(self, name: str) -> None:
+        """Switch over to the node, which Patroni refuses while another one is the synchronous standby."""
+        asked = 0
+        while self._cluster.leader != name:
+            try:
+                self._cluster.switchover(name)
+            except ClusterError:
+                asked += 1
+                if asked > _REFUSALS:
+                    raise
+                self._cluster.switchover()  # to the synchronous standby: the next one may be ours
+                self._cluster.wait_until_streaming()
 
     def __exit__(self, *exc_info: object) -> None:
         self.mend()

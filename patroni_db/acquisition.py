@@ -45,9 +45,10 @@ _GRACE: Final = 0.4
 _READING_LIMIT: Final = 1.0
 # A refusal comes at once; an attempt that took longer than this ran into its timeout.
 _PROMPT: Final = 0.9 * ATTEMPT_TIMEOUT
-# A primary that is not reached is asked again this soon when its own Patroni says that PostgreSQL runs, when Patroni
-# says that it does not (yet) or has not said anything, and when Patroni does not answer either. What Patroni says of
-# another leader, or of the same one in a new state, cuts the wait short.
+# A primary that is not reached is asked again after so many seconds: when its own Patroni says that PostgreSQL runs,
+# when that says that it does not (yet) or has not said anything, and when its Patroni does not answer either. After two
+# seconds of waiting the first two are doubled, after three tripled, up to the last. What Patroni says of a new leader,
+# or of the same one in a new state, cuts the wait short.
 _KNOCKING_PAUSE: Final = 0.05
 _STARTING_PAUSE: Final = 0.1
 _SILENT_PAUSE: Final = 1.0
@@ -114,6 +115,8 @@ class Acquisition:
         # How many rounds in a row found no server, and when the last one ended.
         self._failed_rounds = 0
         self._failed_at = -math.inf
+        # Since when the address that failed last has been tried.
+        self._tried: tuple[Address, float] | None = None
         self._refusals = 0
         self._refusal: BaseException | None = None
         self._last: tuple[Stamp, BaseException] | None = None
@@ -167,6 +170,8 @@ class Acquisition:
                 self._refusal = error
             return
         self._refusals = 0
+        if self._tried is None or self._tried[0] != attempt.address:
+            self._tried = (attempt.address, self._discovery.clock())
         if not self._untried:
             self._failed_rounds += 1
             self._failed_at = self._discovery.clock()
@@ -259,7 +264,8 @@ class Acquisition:
         if self._config.target is Target.PRIMARY and snapshot is not None:
             if snapshot.primary is not None and snapshot.primary[1] != stamp.address:
                 return 0.0
-            pause = knocking_pause(self._discovery.leader_status())
+            waited = self._discovery.clock() - self._tried[1] if self._tried is not None else 0.0
+            pause = knocking_pause(self._discovery.leader_status(), waited)
         elif snapshot is not None and snapshot.generation != stamp.generation:
             return 0.0
         else:
@@ -301,14 +307,16 @@ class Acquisition:
         return error
 
 
-def knocking_pause(status: NodeStatus | DiscoveryError | None) -> float:
+def knocking_pause(status: NodeStatus | DiscoveryError | None, waited: float) -> float:
     """Return after how many seconds to try a primary again that was not reached.
 
     :param status: what its own Patroni says of it, or why that does not answer; None while nobody has asked
+    :param waited: seconds since it was first not reached
     """
     if isinstance(status, DiscoveryError):
         return _SILENT_PAUSE
-    return _KNOCKING_PAUSE if status is not None and status.is_primary else _STARTING_PAUSE
+    pause = _KNOCKING_PAUSE if status is not None and status.is_primary else _STARTING_PAUSE
+    return min(pause * max(1.0, waited), _SILENT_PAUSE)
 
 
 def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Attempt], C]) -> tuple[C, Stamp]:

@@ -150,6 +150,8 @@ class Discovery:
         self._failure: DiscoveryError | None = None
         self._looks = 0
         self._alarm_ends = -math.inf
+        # Until when the silence of a leader's API keeps the alarm up, although connections to its server succeed.
+        self._silence_ends = -math.inf
         # Lifetime by health: a view without a leader is stale almost at once, a healthy one after some calm looks.
         self._fresh: TLRUCache[str, Snapshot] = TLRUCache(1, ttu=_expiry(self.config.refresh), timer=self.clock)
         self._resting: TTLCache[str, bool] = TTLCache(1024, _QUARANTINE, timer=self.clock)
@@ -452,7 +454,7 @@ class Discovery:
                 failures.append(exc.with_traceback(None))  # its frames would keep us alive, and our thread
                 self._suspect_behind(url)
                 if self._apis.note(url, exc) and url == leader_url:
-                    self._raise_alarm(_SILENT_LEADER)
+                    self._silence_ends = self.clock() + _SILENT_LEADER
             else:
                 failures.clear()
                 self._apis.note(url, None)
@@ -495,6 +497,8 @@ class Discovery:
                 self.looked.notify_all()
                 return
             now = self.clock()
+            if self._snapshot is not None and url == self._leader_url(self._snapshot.topology):
+                self._silence_ends = -math.inf
             recent = now - _ALARM_MEMORY
             if answer.at < min(recent, self._asked_at):
                 return  # on its way for so long that later ones overtook it: a node in trouble answers slowly
@@ -523,7 +527,7 @@ class Discovery:
 
     def _is_alarmed(self) -> bool:
         snapshot = self._snapshot
-        sought = self.clock() < self._alarm_ends or self.gate.is_sought
+        sought = self.clock() < max(self._alarm_ends, self._silence_ends) or self.gate.is_sought
         return sought or snapshot is None or snapshot.topology.leader is None
 
     def _raise_alarm(self, seconds: float) -> bool:
@@ -601,6 +605,7 @@ class Discovery:
         if moved:
             former = known.topology.leader if known else None
             if known is not None and (former and former.name) != (leader and leader.name):
+                self._silence_ends = -math.inf
                 if former is not None:
                     self._former = (former.name, self.clock() + _FORMER_MEMORY)
                 if self._raise_alarm(_ALARM_LENGTH) and self._watcher is not None:

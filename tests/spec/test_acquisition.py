@@ -281,10 +281,12 @@ def test_a_primary_that_is_silent_with_its_patroni_is_tried_once_a_second() -> N
     assert attempts_within(stage, stage.seek(failover_timeout=60), 20) <= 22
 
 
-def test_a_primary_that_restarts_is_tried_with_every_look() -> None:
+def test_a_primary_that_restarts_is_tried_with_every_look_and_then_less() -> None:
     stage = Stage()
     stage.answers.nodes["http://n1:8008"] = NodeStatus("primary", "starting", 1, None)
-    assert 30 <= attempts_within(stage, stage.seek(failover_timeout=60), 4) <= 42
+    search = stage.seek(failover_timeout=60)
+    assert 8 <= attempts_within(stage, search, 1) <= 12
+    assert attempts_within(stage, search, 12) <= 30
 
 
 def test_a_primary_that_was_silent_is_tried_at_once_when_its_patroni_says_it_runs() -> None:
@@ -311,6 +313,20 @@ def test_readers_try_at_once_what_routing_offers_anew() -> None:
     pause(search)
     stage.look(CALM + " n4:replica/streaming/tl1", after=0.01)
     assert isinstance(search.step(), Attempt)
+
+
+def test_looks_stay_frequent_while_the_leaders_patroni_is_silent_though_its_server_serves() -> None:
+    stage = Stage()
+    stage.silent = {"n1"}
+    stage.look(CALM)
+    for _ in range(5):
+        search = stage.seek()
+        assert search.succeeded(attempt(search)) is not None
+        search.end()
+    assert stage.discovery.look() < 0.2
+    stage.silent = set()
+    stage.look(CALM)
+    assert stage.discovery.look() > 1
 
 
 def test_only_a_failure_that_patroni_does_not_explain_is_looked_into() -> None:
