@@ -115,8 +115,8 @@ class Acquisition:
         # How many rounds in a row found no server, and when the last one ended.
         self._failed_rounds = 0
         self._failed_at = -math.inf
-        # Since when the address that failed last has been tried.
-        self._tried: tuple[Address, float] | None = None
+        # What is tried in vain, whether its Patroni said meanwhile that it runs, and since when all that holds.
+        self._in_vain: tuple[Address, bool, float] | None = None
         self._refusals = 0
         self._refusal: BaseException | None = None
         self._last: tuple[Stamp, BaseException] | None = None
@@ -170,8 +170,6 @@ class Acquisition:
                 self._refusal = error
             return
         self._refusals = 0
-        if self._tried is None or self._tried[0] != attempt.address:
-            self._tried = (attempt.address, self._discovery.clock())
         if not self._untried:
             self._failed_rounds += 1
             self._failed_at = self._discovery.clock()
@@ -264,13 +262,21 @@ class Acquisition:
         if self._config.target is Target.PRIMARY and snapshot is not None:
             if snapshot.primary is not None and snapshot.primary[1] != stamp.address:
                 return 0.0
-            waited = self._discovery.clock() - self._tried[1] if self._tried is not None else 0.0
-            pause = knocking_pause(self._discovery.leader_status(), waited)
+            status = self._discovery.leader_status()
+            pause = knocking_pause(status, self._waited(stamp.address, status))
         elif snapshot is not None and snapshot.generation != stamp.generation:
             return 0.0
         else:
             pause = min(_READING_PAUSE * 2.0 ** min(self._failed_rounds - 1, 10), _SILENT_PAUSE)
         return max(0.0, self._failed_at + pause - self._discovery.clock())
+
+    def _waited(self, address: Address, status: NodeStatus | DiscoveryError | None) -> float:
+        """Return for how long the server has been tried in vain since its Patroni last changed its mind about it."""
+        now = self._discovery.clock()
+        runs = status is not None and not isinstance(status, DiscoveryError) and status.is_primary
+        if self._in_vain is None or self._in_vain[:2] != (address, runs):
+            self._in_vain = (address, runs, now)
+        return now - self._in_vain[2]
 
     def _stamps(self, snapshot: Snapshot) -> list[Stamp]:
         members = candidates(
@@ -311,7 +317,7 @@ def knocking_pause(status: NodeStatus | DiscoveryError | None, waited: float) ->
     """Return after how many seconds to try a primary again that was not reached.
 
     :param status: what its own Patroni says of it, or why that does not answer; None while nobody has asked
-    :param waited: seconds since it was first not reached
+    :param waited: seconds for which it was not reached and its Patroni said the same
     """
     if isinstance(status, DiscoveryError):
         return _SILENT_PAUSE

@@ -287,6 +287,9 @@ def test_a_primary_that_restarts_is_tried_with_every_look_and_then_less() -> Non
     search = stage.seek(failover_timeout=60)
     assert 8 <= attempts_within(stage, search, 1) <= 12
     assert attempts_within(stage, search, 12) <= 30
+    stage.answers.nodes["http://n1:8008"] = NodeStatus("primary", "running", 1, None)
+    stage.look(CALM, after=0.1)
+    assert attempt(search).address.host == "n1", "at once"
 
 
 def test_a_primary_that_was_silent_is_tried_at_once_when_its_patroni_says_it_runs() -> None:
