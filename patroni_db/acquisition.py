@@ -46,9 +46,10 @@ _READING_LIMIT: Final = 1.0
 # A refusal comes at once; an attempt that took longer than this ran into its timeout.
 _PROMPT: Final = 0.9 * ATTEMPT_TIMEOUT
 # A primary that is not reached is asked again after so many seconds: when its own Patroni says that PostgreSQL runs,
-# when that says that it does not (yet) or has not said anything, and when its Patroni does not answer either. After two
-# seconds of waiting the first two are doubled, after three tripled, up to the last. What Patroni says of a new leader,
-# or of the same one in a new state, cuts the wait short.
+# when that says that it does not (yet) or has not said anything, and when its Patroni does not answer either. The first
+# grows while it is of no avail: doubled after two seconds, tripled after three, up to the last. The second does not:
+# Patroni can be a second late in telling that PostgreSQL is up again (measured). What Patroni says of a new leader, or
+# of the same one in a new state, cuts the wait short.
 _KNOCKING_PAUSE: Final = 0.05
 _STARTING_PAUSE: Final = 0.1
 _SILENT_PAUSE: Final = 1.0
@@ -317,12 +318,13 @@ def knocking_pause(status: NodeStatus | DiscoveryError | None, waited: float) ->
     """Return after how many seconds to try a primary again that was not reached.
 
     :param status: what its own Patroni says of it, or why that does not answer; None while nobody has asked
-    :param waited: seconds for which it was not reached and its Patroni said the same
+    :param waited: seconds for which it was not reached while its Patroni said the same
     """
     if isinstance(status, DiscoveryError):
         return _SILENT_PAUSE
-    pause = _KNOCKING_PAUSE if status is not None and status.is_primary else _STARTING_PAUSE
-    return min(pause * max(1.0, waited), _SILENT_PAUSE)
+    if status is None or not status.is_primary:
+        return _STARTING_PAUSE
+    return min(_KNOCKING_PAUSE * max(1.0, waited), _SILENT_PAUSE)
 
 
 def acquire(discovery: Discovery, config: PatroniConfig, connect: Callable[[Attempt], C]) -> tuple[C, Stamp]:
