@@ -1,7 +1,11 @@
 # Everything a checkout needs lands in .venv, built from pyproject.toml and left alone until that changes.
 
-# Which Python, 3.11 or newer, .venv is made with: make PYTHON=python3.13 test
-PYTHON ?= python3
+# Which Python, 3.11 or newer, .venv is made with: make PYTHON=python3.13 test. By default python3, or where that is an
+# older one the newest beside it.
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && exit; done; echo python3)
+endif
 
 BIN := .venv/bin
 READY := .venv/ready
