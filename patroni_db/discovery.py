@@ -160,7 +160,14 @@ class Discovery:
         self.looked = Signal()
         self.gate = PrimaryGate()
         self.live = LiveConnections()
-        self._suspects = Suspects(self, self._asks, self.clock)
+        self._suspects = self._nobody_suspected()
+
+    def _nobody_suspected(self) -> Suspects:
+        """Return suspects without any, and forget who was silent: whoever asked them is not there to take it back."""
+        known = self._snapshot
+        if known is not None and known.silent:
+            self._snapshot = dataclasses.replace(known, generation=known.generation + 1, silent=frozenset())
+        return Suspects(self, self._asks, self.clock)
 
     # -- What is known ---------------------------------------------------------------------------------------
 
@@ -383,7 +390,7 @@ class Discovery:
         with self._lock:
             watcher, self._watcher = self._watcher, None
             push, self._push = self._push, None
-            suspects, self._suspects = self._suspects, Suspects(self, self._asks, self.clock)
+            suspects, self._suspects = self._suspects, self._nobody_suspected()
         suspects.stop()
         if watcher is not None:
             watcher.stop()

@@ -30,7 +30,7 @@ def is_silent(address: Address, patience: float = _PATIENCE) -> bool:
         _answer(address, _SSL_REQUEST, 1, patience)
     except TimeoutError:
         return True
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a host that is no valid name
         return False
     return False
 
@@ -42,7 +42,7 @@ def accepts_connections(address: Address, patience: float) -> bool:
     """
     try:
         return means_accepting(_answer(address, _STARTUP, _LARGEST, patience))
-    except OSError:
+    except (OSError, ValueError):  # as above
         return False
 
 

@@ -370,3 +370,19 @@ def test_a_server_that_left_serves_nobody() -> None:
     one = attempt(search)
     stage.look(" ".join(word for word in CALM.split() if not word.startswith(one.address.host)))
     assert search.succeeded(one) is None
+
+
+def test_silence_does_not_outlive_who_would_have_noticed_its_end() -> None:
+    stage = Stage()
+    discovery = stage.discovery
+    for forget in (discovery.close, discovery._start_clean):  # the latter is what a forked child does
+        discovery._suspects.silent = frozenset({"n2"})
+        discovery.silence_changed()
+        before = discovery.snapshot
+        assert before is not None
+        assert before.silent == {"n2"}
+        forget()
+        after = discovery.snapshot
+        assert after is not None
+        assert not after.silent
+        assert after.generation > before.generation
