@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
     from patroni_db.discovery import Discovery, Snapshot, discovery_for
     from patroni_db.errors import (
+        CommitOutcomeUnknown,
         ConfigError,
         DiscoveryError,
         NoPrimaryError,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Address",
+    "CommitOutcomeUnknown",
     "ConfigError",
     "Discovery",
     "DiscoveryError",
@@ -46,6 +48,7 @@ __all__ = [
 
 _HOMES = {
     "Address": "topology",
+    "CommitOutcomeUnknown": "errors",
     "ConfigError": "errors",
     "Discovery": "discovery",
     "DiscoveryError": "errors",

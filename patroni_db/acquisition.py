@@ -22,6 +22,7 @@ from patroni_db.faults import Fault, classify, is_refusal, sqlstate_of
 from patroni_db.gate import Admission
 from patroni_db.ping import accepts_connections
 from patroni_db.selection import Target, candidates
+from patroni_db.time_limit import time_left
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -103,14 +104,15 @@ class Acquisition:
     call :meth:`end` in any case.
 
     :param discovery: the view and the clock
-    :param config: target, restrictions and the deadline
+    :param config: target, restrictions and the deadline, unless a :func:`~patroni_db.time_limit.time_limit` holds
     """
 
     def __init__(self, discovery: Discovery, config: PatroniConfig) -> None:
         self._discovery = discovery
         self._config = config
         self._began = discovery.clock()
-        self._deadline = self._began + config.failover_timeout
+        self._waits = time_left(config.failover_timeout)
+        self._deadline = self._began + self._waits
         self._untried: list[Stamp] = []
         self._round_size = 0
         # How many rounds in a row found no server, and when the last one ended.
@@ -131,8 +133,8 @@ class Acquisition:
         """
         if self._refusal is not None:
             raise self._refusal
-        remaining = self._deadline - self._discovery.clock()
-        if remaining <= 0 and self._last is not None:
+        left = self._deadline - self._discovery.clock()
+        if left <= 0 and self._last is not None:
             raise self._out_of_time()
         if self._untried:
             return self._attempt(self._untried.pop(0))
@@ -150,11 +152,11 @@ class Acquisition:
             self._round_size, self._untried = len(stamps), stamps[1:]
             return self._attempt(stamps[0])
         if self._discovery.snapshot is None and self._discovery.failure is None:
-            remaining = max(remaining, self._grace_left())  # the very first look is under way
-        if remaining <= 0:
+            left = max(left, self._grace_left())  # the very first look is under way
+        if left <= 0:
             kept.cancel()
             raise self._out_of_time()
-        return Pause(kept, min(remaining, self._rest() or math.inf))
+        return Pause(kept, min(left, self._rest() or math.inf))
 
     def failed(self, attempt: Attempt, error: BaseException, *, refused: bool, elapsed: float = 0.0) -> None:
         """Report that the server was not reached, had the wrong role, or refused the login.
@@ -303,7 +305,8 @@ class Acquisition:
         snapshot, failure = self._discovery.snapshot, self._discovery.failure
         scope = self._config.scope or (snapshot.topology.scope if snapshot else None)
         where = f" of cluster {scope}" if scope else ""
-        waited = f"{self._config.failover_timeout:g} s (patroni_failover_timeout)"
+        limit = "patroni_failover_timeout" if self._waits == self._config.failover_timeout else "all the time left"
+        waited = f"{self._waits:.3g} s ({limit})"
         cause: BaseException | None = failure
         why = str(failure) if failure else f"Patroni names none ({_summary(snapshot)})"
         if self._last is not None:

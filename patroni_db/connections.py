@@ -12,14 +12,27 @@ import dataclasses
 import select
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from patroni_db.faults import Fault, classify
 from patroni_db.selection import Target, eligible_replica
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from patroni_db.config import PatroniConfig
     from patroni_db.discovery import Snapshot
     from patroni_db.topology import Address, Member
 
-__all__ = ["Driver", "Stamp", "driver_of", "has_left_bytes", "holds_role", "may_serve", "still_right", "why_unusable"]
+__all__ = [
+    "Driver",
+    "Stamp",
+    "driver_of",
+    "has_left_bytes",
+    "holds_role",
+    "is_lost",
+    "may_serve",
+    "still_right",
+    "why_unusable",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +65,9 @@ class Driver(Protocol):
     def parameter(self, connection: Any, name: str) -> str | None:
         """Return a parameter the server reported (``ParameterStatus``), or None."""
 
+    def consume(self, connection: Any) -> bool:
+        """Take in what has arrived on the connection between two statements; return whether it is lost."""
+
 
 class _Psycopg:
     """psycopg 3, sync and async."""
@@ -66,6 +82,10 @@ class _Psycopg:
         value: bytes | None = connection.pgconn.parameter_status(name.encode())
         return None if value is None else value.decode()
 
+    def consume(self, connection: Any) -> bool:
+        pgconn = connection.pgconn
+        return _consume(connection, pgconn.socket, pgconn.consume_input)
+
 
 class _Psycopg2:
     def is_closed(self, connection: Any) -> bool:
@@ -77,6 +97,9 @@ class _Psycopg2:
     def parameter(self, connection: Any, name: str) -> str | None:
         value: str | None = connection.get_parameter_status(name)
         return value
+
+    def consume(self, connection: Any) -> bool:
+        return _consume(connection, connection.fileno(), connection.poll)
 
 
 class _Asyncpg:
@@ -91,6 +114,19 @@ class _Asyncpg:
     def parameter(self, connection: Any, name: str) -> str | None:
         value: str | None = getattr(connection.get_settings(), name, None)
         return value
+
+    def consume(self, connection: Any) -> bool:
+        return self.is_closed(connection)  # its loop reads
+
+
+def _consume(connection: Any, fileno: int, take: Callable[[], object]) -> bool:
+    """Read until nothing is left: the first call finds a server's FATAL, and only the next one the end behind it."""
+    while not connection.closed and has_left_bytes(fileno):
+        try:
+            take()
+        except Exception as exc:  # noqa: BLE001 - the driver's own: a connection that cannot be read from is lost
+            return classify(exc, closed=True) is Fault.UNAVAILABLE
+    return bool(connection.closed)
 
 
 _DRIVERS: Final[dict[str, Driver]] = {"psycopg": _Psycopg(), "psycopg2": _Psycopg2(), "asyncpg": _Asyncpg()}
@@ -109,6 +145,15 @@ def driver_of(connection: object) -> Driver:
             return driver
     problem = f"connections of {type(connection).__module__} are not supported; known drivers: {', '.join(_DRIVERS)}"
     raise TypeError(problem)
+
+
+def is_lost(connection: object) -> bool:
+    """Return whether `connection` is known to be lost, by what has arrived on it so far. Waits for nothing.
+
+    Asked before COMMIT is sent, it tells what was lost before from what was lost meanwhile.
+    """
+    driver = driver_of(connection)
+    return driver.is_closed(connection) or driver.consume(connection)
 
 
 def has_left_bytes(fileno: int) -> bool:

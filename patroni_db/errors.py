@@ -8,11 +8,13 @@
     ├── NoServerError                    the deadline passed without an eligible server
     │   ├── NoPrimaryError
     │   └── NoReplicaError
+    ├── CommitOutcomeUnknown             a connection was lost during COMMIT: it may have happened, or not
     └── ClusterError                     a LocalCluster did not start, or a fault could not be made
 
 Database errors are never in this tree: an error of the driver stays the driver's own. At a framework's
 boundary, :class:`NoServerError` and :class:`DiscoveryError` become the framework's ``OperationalError``
-with the original chained as ``__cause__``.
+with the original chained as ``__cause__``, and :class:`CommitOutcomeUnknown` is a subclass of both: of this one and
+of the framework's ``OperationalError``.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClusterError",
+    "CommitOutcomeUnknown",
     "ConfigError",
     "DiscoveryError",
     "NoPrimaryError",
@@ -99,6 +102,16 @@ class NoPrimaryError(NoServerError):
 
 class NoReplicaError(NoServerError):
     """No replica was reached before the deadline."""
+
+
+class CommitOutcomeUnknown(PatroniError):  # noqa: N818 - the standard's name for it, not an error in itself
+    """A connection was lost while COMMIT, or a statement outside of a transaction, was under way on it.
+
+    It may have taken effect. What is known not to have is never reported so. The driver's own error is the
+    ``__cause__``. Never run the work again blindly: look whether it is there, or have a commit marker decide.
+    """
+
+    sqlstate = "08007"  # transaction_resolution_unknown
 
 
 class ClusterError(PatroniError):

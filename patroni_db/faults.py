@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Fault", "classify", "is_refusal", "sqlstate_of"]
+__all__ = ["Fault", "chain", "classify", "is_refusal", "sqlstate_of"]
 
 
 class Fault(enum.Enum):
@@ -75,7 +75,7 @@ def classify(exc: BaseException, *, closed: bool | None = None) -> Fault:
         return _BY_STATE.get(state, Fault.OTHER)
     if closed is not None:
         return Fault.UNAVAILABLE if closed else Fault.OTHER
-    return Fault.UNAVAILABLE if any(map(_speaks_of_connection, _chain(exc))) else Fault.OTHER
+    return Fault.UNAVAILABLE if any(map(_speaks_of_connection, chain(exc))) else Fault.OTHER
 
 
 def is_refusal(exc: BaseException) -> bool:
@@ -90,7 +90,7 @@ def is_refusal(exc: BaseException) -> bool:
 
 def sqlstate_of(exc: BaseException) -> str | None:
     """Return the SQLSTATE `exc`, or the driver's error it wraps, carries: five characters, or None."""
-    for link in _chain(exc):
+    for link in chain(exc):
         for name in ("sqlstate", "pgcode"):
             state = getattr(link, name, None)
             if isinstance(state, str) and state:
@@ -98,7 +98,8 @@ def sqlstate_of(exc: BaseException) -> str | None:
     return None
 
 
-def _chain(exc: BaseException) -> Iterator[BaseException]:
+def chain(exc: BaseException) -> Iterator[BaseException]:
+    """Yield `exc` and what it wraps or was raised from: Django's ``__cause__``, SQLAlchemy's ``orig``."""
     seen: set[int] = set()
     link: BaseException | None = exc
     while link is not None and id(link) not in seen:

@@ -25,10 +25,14 @@ PURE = (
     "faults",
     "gate",
     "libpq",
+    "markers",
     "network",
+    "outcome",
     "selection",
     "signals",
+    "time_limit",
     "topology",
+    "transaction",
     "views",
 )
 

@@ -1,0 +1,82 @@
+"""Commit markers: the row by which a transaction whose COMMIT was not answered is known to have committed, or not.
+
+Each transaction that must happen exactly once first inserts its key into one table. Whoever comes later with the same
+key waits, on the table's unique index, until the first transaction is decided. Then either the row is there, and the
+first one has committed, or it is not, and the first one never will. The proof is written out in
+``docs/exactly-once.md``. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import random
+
+__all__ = ["CREATE_TABLE", "DROP_TABLE", "KEY_LENGTH", "MARK", "PRUNE", "TABLE", "check_key", "new_key", "seconds_of"]
+
+TABLE: Final = "patroni_commit_marker"
+# Characters; long enough for a job queue's own identifiers.
+KEY_LENGTH: Final = 200
+
+# A BRIN index costs next to nothing to keep, and rows come in the order in which they go.
+CREATE_TABLE: Final = f"""\
+CREATE TABLE IF NOT EXISTS {TABLE} (
+    key varchar({KEY_LENGTH}) PRIMARY KEY,
+    created_at timestamp with time zone NOT NULL DEFAULT now(),
+    collisions integer NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS {TABLE}_created_at ON {TABLE} USING brin (created_at)
+"""
+DROP_TABLE: Final = f"DROP TABLE IF EXISTS {TABLE}"
+
+# Returns 0 when the key is new. A collision writes too, so that its COMMIT waits for the synchronous standby: what
+# it tells of is then replicated as well, also when the first transaction's own wait was cut short.
+MARK: Final = f"""\
+INSERT INTO {TABLE} (key) VALUES (%s)
+ON CONFLICT (key) DO UPDATE SET collisions = {TABLE}.collisions + 1
+RETURNING collisions"""  # noqa: S608 - a constant
+
+# In parts, so that no lock is held, and no replica kept behind, for long.
+PRUNE: Final = f"""\
+DELETE FROM {TABLE} WHERE key IN (
+    SELECT key FROM {TABLE} WHERE created_at < now() - make_interval(secs => %s) LIMIT %s FOR UPDATE SKIP LOCKED
+)"""  # noqa: S608 - a constant
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_AGE: Final = re.compile(r"(\d+)\s*([smhdw])")
+
+
+def new_key(rng: random.Random, now: float) -> str:
+    """Return a key that nobody else has: 12 hexadecimal digits of time and 20 that are random.
+
+    Those of one time are neighbours in the unique index, as with UUIDs of version 7.
+
+    :param rng: a source that an other process does not repeat, as :class:`random.SystemRandom`
+    :param now: seconds since 1970
+    """
+    return f"{int(now * 1000) & (1 << 48) - 1:012x}{rng.getrandbits(80):020x}"
+
+
+def check_key(key: str) -> str:
+    """Return `key`, a caller's own.
+
+    :raises ValueError: it is empty, too long, or PostgreSQL could not store it
+    """
+    if not key or len(key) > KEY_LENGTH or "\0" in key:
+        problem = f"the key of a transaction has 1 to {KEY_LENGTH} characters, none of them NUL: {key[:80]!r}"
+        raise ValueError(problem)
+    return key
+
+
+def seconds_of(age: str) -> float:
+    """Return the seconds of an age as ``7d``, ``12h`` or ``90s``.
+
+    :raises ValueError: it is none
+    """
+    match = _AGE.fullmatch(age.strip().lower())
+    if match is None:
+        problem = f"{age!r} is no age: write a number and one of {', '.join(_UNITS)}, as in 7d"
+        raise ValueError(problem)
+    return float(int(match[1]) * _UNITS[match[2]])
