@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from cachetools import TLRUCache, TTLCache
 
 from patroni_db.apis import Apis
-from patroni_db.client import PatroniClient
 from patroni_db.errors import DiscoveryError, NoPrimaryError
 from patroni_db.gate import PrimaryGate
 from patroni_db.live import LiveConnections
@@ -36,7 +35,7 @@ from patroni_db.watcher import Watcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from patroni_db.client import NodeStatus
+    from patroni_db.client import NodeStatus, PatroniClient
     from patroni_db.config import PatroniConfig
     from patroni_db.topology import Address, Member, Topology
 
@@ -118,14 +117,14 @@ class Discovery:
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        client: Callable[[PatroniConfig], PatroniClient] = PatroniClient,
+        client: Callable[[PatroniConfig], PatroniClient] | None = None,
         asks: Callable[[Address], bool] = is_silent,
     ) -> None:
         self.config = config
         self.clock = clock
         self.rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._book = AddressBook.of(config)
-        self._make_client = client
+        self._make_client = client or _patroni_client
         self._asks = asks
         self._snapshot: Snapshot | None = None
         self._system_identifier: str | None = None
@@ -652,6 +651,13 @@ class Discovery:
 
     def _no_answer_yet(self) -> DiscoveryError:
         return DiscoveryError(self.config.urls[0], "no answer yet", transient=True)
+
+
+def _patroni_client(config: PatroniConfig) -> PatroniClient:
+    # requests takes a quarter of a second to import: only those wait who ask an API.
+    from patroni_db.client import PatroniClient  # noqa: PLC0415
+
+    return PatroniClient(config)
 
 
 def _expiry(refresh: float) -> Callable[[str, Snapshot, float], float]:
