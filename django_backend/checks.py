@@ -10,6 +10,9 @@ patroni.W002 an alias that reads has no ``TEST["MIRROR"]``
 patroni.W003 ``CONN_HEALTH_CHECKS`` costs a round trip for what is checked without one
 patroni.W004 an alias reads from replicas, but no router sends reads there
 patroni.W005 ``ATOMIC_REQUESTS`` on an alias that reads
+patroni.E005 ``PATRONI_REQUEST_DEADLINE`` is no number of seconds
+patroni.W006 ``FailoverMiddleware`` is not the first middleware
+patroni.W007 ``PATRONI_EXACTLY_ONCE`` has no effect
 ===========  =======================================================================================
 """
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_databases"]
 
+_MIDDLEWARE = "django_backend.middleware.FailoverMiddleware"
+
 
 def check_databases(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001 - Django's signature
     """Return what is wrong with the entries of ``DATABASES`` that have this engine."""
@@ -42,6 +47,7 @@ def check_databases(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessag
     messages = [message for name, entry in entries.items() for message in check_entry(name, entry)]
     if not any(message.id in {"patroni.E001", "patroni.E002"} for message in messages):
         messages += check_aliases(following(), _routers())
+    messages += check_requests(any(entry.get("ATOMIC_REQUESTS") for entry in entries.values()))
     return messages
 
 
@@ -109,6 +115,31 @@ def check_aliases(aliases: Sequence[Alias], routers: Sequence[object]) -> Iterat
             f"DATABASES[{next(iter(partners))!r}] reads from replicas, but no router sends reads there.",
             hint='Add "django_backend.router.PrimaryReplicaRouter" to DATABASE_ROUTERS.',
             id="patroni.W004",
+        )
+
+
+def check_requests(atomic: bool) -> Iterator[CheckMessage]:  # noqa: FBT001 - one fact
+    """Check what the settings say of requests.
+
+    :param atomic: whether an alias with this engine has ATOMIC_REQUESTS
+    """
+    deadline = getattr(settings, "PATRONI_REQUEST_DEADLINE", None)
+    is_number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool)
+    if deadline is not None and not (is_number and deadline > 0):
+        yield Error(f"PATRONI_REQUEST_DEADLINE is {deadline!r}: no number of seconds above 0.", id="patroni.E005")
+    used = _MIDDLEWARE in settings.MIDDLEWARE
+    if used and settings.MIDDLEWARE[0] != _MIDDLEWARE:
+        yield Warning(
+            f"{_MIDDLEWARE} is not the first in MIDDLEWARE: what comes before it does not run again with a request.",
+            hint="Move it to the top.",
+            id="patroni.W006",
+        )
+    if getattr(settings, "PATRONI_EXACTLY_ONCE", False) and not (used and atomic):
+        missing = "no alias with this engine has ATOMIC_REQUESTS" if used else f"MIDDLEWARE lacks {_MIDDLEWARE}"
+        yield Warning(
+            f"PATRONI_EXACTLY_ONCE has no effect: {missing}.",
+            hint="It is about the transactions of ATOMIC_REQUESTS, which the middleware runs again.",
+            id="patroni.W007",
         )
 
 

@@ -17,24 +17,33 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.utils import DatabaseErrorWrapper
 from django.utils.asyncio import async_unsafe
+from django.utils.functional import cached_property
 
 from django_backend.client import PatroniClientMixin
 from django_backend.clusters import hold
 from django_backend.creation import PatroniCreationMixin
+from django_backend.effects import fresh_mark, note_change, note_failure, take_opening
+from django_backend.errors import CommitOutcomeUnknown, RolledBack
 from django_backend.options import check_driver_options, current_config, driver_params
 from patroni_db.acquisition import acquire
-from patroni_db.connections import driver_of, why_unusable
+from patroni_db.connections import driver_of, is_lost, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
 from patroni_db.errors import DiscoveryError, NoServerError
-from patroni_db.faults import Fault, classify
+from patroni_db.faults import Fault, classify, sqlstate_of
 from patroni_db.libpq import attempt_params
+from patroni_db.outcome import ends_transaction, is_in_doubt
+from patroni_db.time_limit import time_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from django.db.backends.postgresql.base import DatabaseWrapper as _Base
+    from psycopg import IsolationLevel
 
+    from django_backend.effects import Mark, Opening
     from django_backend.pool import PatroniPool
     from patroni_db.acquisition import Attempt
     from patroni_db.config import PatroniConfig
@@ -53,6 +62,13 @@ _CONNECTS: Final = 3
 # How often a read that lost its server is sent to another one. A statement that crashes the server it runs
 # on must not go round until none is left.
 _READS_SENT_AGAIN: Final = 2
+# Seconds for finding out what became of a COMMIT, even when the deadline of the work has come.
+_LEAST_FOR_AN_ANSWER: Final = 2.0
+# A pooler may not know pipelines: after one that failed the next transaction begins the plain way, and after so many
+# in a row all do.
+_PIPELINES_THAT_FAIL: Final = 2
+# A statement on its own that begins so is taken to change nothing, when work is about to run again.
+_READS: Final = ("SELECT", "SHOW", "SET", "BEGIN", "EXPLAIN", "FETCH", "DECLARE", "CLOSE")
 
 
 class PatroniMixin(_Base):
@@ -72,6 +88,11 @@ class PatroniMixin(_Base):
         self._discovery: Discovery | None = None
         self._stamp: Stamp | None = None
         self._driver: Driver | None = None
+        self._mark: Mark | None = None
+        self._collisions = 0
+        self._pipelines_failed = 0
+        self._plain_next = False
+        self._usual_isolation: tuple[IsolationLevel | None] | None = None
         super().__init__(*args, **kwargs)
         # The first one is the outermost: wrappers of the user's run again with the statement.
         self.execute_wrappers.append(self._execute_through_faults)
@@ -248,18 +269,104 @@ class PatroniMixin(_Base):
         autocommit: bool,  # noqa: FBT001 - as Django has it
         force_begin_transaction_with_broken_autocommit: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
-        """Turn autocommit on or off; where there is no connection, and a new one will have it so, do not make one.
+        """Turn autocommit on or off, and begin a transaction as it was ordered.
 
-        ``atomic`` calls this when it ends. With a connection that was lost it would wait for the next primary before
-        the error could be seen.
+        Where there is no connection, and a new one will have it so, do not make one. ``atomic`` calls this when it
+        ends: with a connection that was lost it would wait for the next primary before the error could be seen, or
+        forget what is to follow a COMMIT.
         """
-        will_be = self.settings_dict["AUTOCOMMIT"]
-        if self.connection is None and autocommit == will_be and not self.run_commit_hooks_on_set_autocommit_on:
+        if autocommit and self.connection is not None and self.run_commit_hooks_on_set_autocommit_on:
+            self._lose_after_commit()
+        if self.connection is None and autocommit == self.settings_dict["AUTOCOMMIT"]:
             self.validate_no_atomic_block()
             self.autocommit = autocommit
+            self._usual_isolation = None
+            if self.run_commit_hooks_on_set_autocommit_on:
+                self.run_commit_hooks_on_set_autocommit_on = False
+                self.run_and_clear_commit_hooks()
             self.run_on_commit = []
             return
+        if autocommit:
+            self._isolate_as_usual()
+        opening = None if autocommit else take_opening(self.alias)
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        if not autocommit:
+            self._mark, self._collisions = None, 0
+        if opening is not None:
+            self._open(opening)
+
+    # -- Beginning a transaction -----------------------------------------------------------------------------
+
+    @property
+    def collisions(self) -> int:
+        """How often the key of the transaction under way has been met before; 0 when it is new, or there is none."""
+        return self._collisions
+
+    def mark_transaction(self, mark: Mark, *, pipelined: bool = False) -> int:
+        """Insert a commit marker in the transaction under way; return :attr:`collisions`.
+
+        :raises CommitOutcomeUnknown: another transaction has the same key, and was not decided in time
+        """
+        # Late: psycopg comes with the first connection.
+        from django_backend.marking import LOCK_NOT_AVAILABLE, explain, insert  # noqa: PLC0415
+
+        patience = self._config.failover_timeout if self._config else 0.0
+        try:
+            with self.wrap_database_errors:
+                self._collisions = insert(self.connection, mark, time_left(patience), pipelined=pipelined)
+        except Error as exc:
+            self._report(exc)
+            explain(exc, self.alias)
+            if sqlstate_of(exc) == LOCK_NOT_AVAILABLE:
+                problem = f"another transaction with the key {mark.key!r} is not decided yet"
+                raise CommitOutcomeUnknown(problem) from exc.__cause__
+            raise
+        return self._collisions
+
+    def _open(self, opening: Opening) -> None:
+        try:
+            if opening.isolation_level is not None:
+                self._usual_isolation = (self.connection.isolation_level,)
+                with self.wrap_database_errors:
+                    self.connection.isolation_level = opening.isolation_level
+            if opening.mark is not None:
+                self._begin_marked(opening.mark)
+        except Error:
+            # Who begins a transaction does not expect to have to end it when that failed.
+            try:
+                self.rollback()
+                self.set_autocommit(True)
+            except Error:
+                self._discard()
+                self.autocommit = True
+            raise
+        except BaseException:
+            self._discard()
+            self.autocommit = True
+            raise
+
+    def _begin_marked(self, mark: Mark) -> None:
+        from psycopg import capabilities  # noqa: PLC0415 - with the first connection
+
+        fails = self._pipelines_failed >= _PIPELINES_THAT_FAIL
+        pipelined = not fails and not self._plain_next and capabilities.has_pipeline()
+        self._plain_next = pipelined
+        self._pipelines_failed += pipelined
+        collisions = self.mark_transaction(mark, pipelined=pipelined)
+        self._plain_next = False
+        if pipelined:
+            self._pipelines_failed = 0
+        if mark.shared and not collisions:
+            # Only a key that is this transaction's alone tells what became of *its* COMMIT.
+            mark = fresh_mark()
+            self.mark_transaction(mark)
+        self._mark = mark
+
+    def _isolate_as_usual(self) -> None:
+        if self._usual_isolation is not None and self.connection is not None and not self.connection.closed:
+            with self.wrap_database_errors:
+                (self.connection.isolation_level,) = self._usual_isolation
+        self._usual_isolation = None
 
     def _execute_through_faults(
         self,
@@ -273,30 +380,56 @@ class PatroniMixin(_Base):
 
         One of Django's execute wrappers. Whatever cannot be repeated without a doubt is reported, unchanged.
         """
-        deadline: float | None = None
-        reads = 0
+        tries = _Tries()
         while True:
             alone = self._is_alone()
+            ends = not alone and isinstance(sql, str) and ends_transaction(sql)
+            lost_before = (alone or ends) and is_lost(self.connection)
             try:
-                return execute(sql, params, many, context)
+                result = execute(sql, params, many, context)
             except Error as exc:
                 fault = self._report(exc)
-                if not alone or fault not in _OF_THE_SERVER or self.connection is None:
+                if self.connection is None or not (alone or ends):
                     raise
-                # executemany is several statements: the first ones may have run.
-                again = not many and self._may_run_again(fault)
-                reads += fault is Fault.UNAVAILABLE
-                now = self._discovery.clock() if self._discovery else 0.0
-                if deadline is None and self._config:
-                    deadline = now + self._config.failover_timeout
-                if reads > _READS_SENT_AGAIN or deadline is None or now >= deadline:
-                    again = False
-                if again or fault is Fault.UNAVAILABLE:
+                in_doubt = is_in_doubt(exc, lost=bool(self.connection.closed), lost_before=lost_before)
+                unknown = in_doubt and self._stands_by() is not True
+                again = alone and self._executes_again(
+                    fault, tries, in_doubt=in_doubt, lost_before=lost_before, many=many
+                )
+                if alone and (again or fault is Fault.UNAVAILABLE):
                     self._discard()
                 if not again:
+                    if unknown:
+                        raise self._unknown() from exc.__cause__
                     raise
                 logger.info("statement of %r runs again on another server: %s", self.alias, exc)
+            else:
+                if ends or (alone and not _reads(sql) and self._stands_by() is not True):
+                    note_change(self.alias)
+                return result
             self._renew(context["cursor"])
+
+    def _executes_again(self, fault: Fault, tries: _Tries, *, in_doubt: bool, lost_before: bool, many: bool) -> bool:
+        """Return whether a statement outside a transaction, which failed, is to be executed once more."""
+        if fault not in _OF_THE_SERVER or self._discovery is None or self._config is None:
+            return False
+        if lost_before:
+            again = True
+        elif many:
+            again = False  # several statements: the first ones may have run
+        else:
+            # A server that is not there may say so itself: it starts up, or a pooler did not reach it.
+            again = self._may_run_again(fault) or (fault is Fault.UNAVAILABLE and not in_doubt)
+        tries.reads += in_doubt
+        now = self._discovery.clock()
+        if tries.deadline is None:
+            tries.deadline = now + time_left(self._config.failover_timeout)
+        return again and tries.reads <= _READS_SENT_AGAIN and now < tries.deadline
+
+    def _unknown(self) -> CommitOutcomeUnknown:
+        """Return the error for what may have been committed."""
+        note_change(self.alias)
+        return CommitOutcomeUnknown("the connection was lost before the server had answered: it may have taken effect")
 
     def _is_alone(self) -> bool:
         """Return whether the next statement is outside any transaction, also one the user wrote by hand."""
@@ -348,12 +481,72 @@ class PatroniMixin(_Base):
             self._discovery.invalidate(self._stamp.member, self._stamp.address)
         return fault
 
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrorWrapper:
+        """Raise the driver's errors as Django's, and tell whoever wants to run the work again."""
+        return _ErrorWrapper(self)
+
+    # -- Committing ------------------------------------------------------------------------------------------
+
     def _commit(self) -> None:
+        """Commit, and let nobody guess what became of it.
+
+        :raises OperationalError: the connection was lost before; nothing was committed
+        :raises RolledBack: it was lost meanwhile, and the commit marker proves that nothing was committed
+        :raises CommitOutcomeUnknown: it was lost meanwhile; it may have been committed
+        """
+        mark, self._mark = self._mark, None
+        connection = self.connection
+        if connection is None or connection.pgconn.transaction_status == _IDLE:
+            super()._commit()  # type: ignore[misc]  # django-stubs lacks it
+            return
+        if is_lost(connection):
+            with contextlib.suppress(self.Database.Error):
+                connection.close()
+            try:
+                with self.wrap_database_errors:
+                    problem = "the connection was lost before COMMIT was sent: nothing was committed"
+                    raise self.Database.OperationalError(problem)
+            except Error as exc:
+                self._report(exc)
+                raise
         try:
             super()._commit()  # type: ignore[misc]  # django-stubs lacks it
         except Error as exc:
             self._report(exc)
-            raise
+            if not is_in_doubt(exc, lost=bool(connection.closed), lost_before=False):
+                raise
+            self._resolve(exc, mark)
+        note_change(self.alias)
+
+    def _resolve(self, exc: Error, mark: Mark | None) -> None:
+        """Find out what became of a COMMIT that was not answered; return when it took effect."""
+        # Django forgets with a connection what is to follow its transaction's commit.
+        hooks = self.run_on_commit
+        self._discard()
+        if mark is None:
+            raise self._unknown() from exc.__cause__
+        from django_backend.marking import has_committed  # noqa: PLC0415 - with the first connection
+
+        seconds = self._config.failover_timeout if self._config else 0.0
+        try:
+            committed = has_committed(self, mark, max(time_left(seconds), _LEAST_FOR_AN_ANSWER))
+        except (Error, TimeoutError) as why:
+            unknown = self._unknown()
+            unknown.add_note(f"its commit marker could not be read: {why}")
+            raise unknown from exc.__cause__
+        logger.info("COMMIT of %r: its answer was lost, and it %s", self.alias, _OUTCOMES[committed])
+        if not committed:
+            problem = "the connection was lost during COMMIT, and the transaction was rolled back"
+            raise RolledBack(problem) from exc.__cause__
+        self.run_on_commit = hooks
+
+    def _lose_after_commit(self) -> None:
+        """Let go of a connection that was lost after the COMMIT on it was answered, before hooks follow that."""
+        if self.connection.closed:
+            hooks = self.run_on_commit
+            self._discard()
+            self.run_on_commit = hooks
 
     def _rollback(self) -> None:
         try:
@@ -378,6 +571,34 @@ class PatroniMixin(_Base):
 
 
 _OF_THE_SERVER: Final = frozenset({Fault.UNAVAILABLE, Fault.NOT_WRITABLE})
+_OUTCOMES: Final = {True: "took effect", False: "was rolled back"}
+
+
+class _Tries:
+    """Of one statement: how often it was lost, and until when it may be executed again."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.deadline: float | None = None
+
+
+def _reads(sql: Any) -> bool:
+    return isinstance(sql, str) and sql[:32].lstrip().upper().startswith(_READS)
+
+
+class _ErrorWrapper(DatabaseErrorWrapper):
+    """Where all of the driver's errors pass: from connecting, executing, fetching and committing."""
+
+    wrapper: PatroniMixin
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Note an error of the driver, and raise it as Django's."""
+        if exc_value is not None and isinstance(exc_value, self.wrapper.Database.Error):
+            connection = self.wrapper.connection
+            note_failure(exc_value, connected=connection is not None, lost=bool(connection and connection.closed))
+        super().__exit__(exc_type, exc_value, traceback)
 
 
 def _mixed(mixin: type[Any], base: type[Any]) -> type[Any]:

@@ -12,6 +12,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from patroni_db.acquisition import Attempt, acquire
 from patroni_db.connections import Stamp, driver_of, why_unusable
 from patroni_db.libpq import attempt_params
+from patroni_db.time_limit import time_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,10 +103,10 @@ class PatroniPool(ConnectionPool[PooledConnection]):
     def getconn(self, timeout: float | None = None) -> PooledConnection:
         """Return a connection that passed the three checks.
 
-        :param timeout: seconds; by default the pool's
+        :param timeout: seconds; by default until the time limit that holds here, or else the pool's
         :raises PoolTimeout: there was none in time; its cause tells why the last attempt to connect failed
         """
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        deadline = time.monotonic() + (time_left(self.timeout) if timeout is None else timeout)
         while True:
             try:
                 connection = super().getconn(deadline - time.monotonic())

@@ -36,6 +36,7 @@ _COMMANDS: Final[Mapping[str, _Lazy]] = {
     "watch": _Lazy("patroni_db.cli.watch", "watch", "Show the cluster live, and what changes.", "cli"),
     "dsn": _Lazy("patroni_db.cli.dsn", "dsn", "Print a connection string for the primary or a replica.", "cli"),
     "wait": _Lazy("patroni_db.cli.wait", "wait", "Wait until there is a primary, or replicas.", "cli"),
+    "prune-markers": _Lazy("patroni_db.cli.prune", "prune_markers", "Forget commit markers of long ago.", "cli"),
     "cluster": _Lazy("patroni_db.cli.cluster", "cluster", "Run a real Patroni cluster on this machine.", "cluster"),
     "demo": _Lazy("patroni_db.cli.demo", "demo", "See applications live through failovers.", "cluster"),
 }

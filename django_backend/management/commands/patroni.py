@@ -1,4 +1,7 @@
-"""``manage.py patroni status``: the clusters behind ``DATABASES``, as ``patroni-db status`` shows them."""
+"""``manage.py patroni``: the clusters behind ``DATABASES``, and the commit markers in them.
+
+``status`` shows what ``patroni-db status`` shows; ``prune-markers`` does what ``patroni-db prune-markers`` does.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import json
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from django_backend.aliases import wrappers
+from django_backend.transaction import run_atomic
 from patroni_db.cli.document import error_document, status_document
 from patroni_db.cli.text import plain, size, tags
 from patroni_db.cli.view import View, look
-from patroni_db.errors import DiscoveryError
+from patroni_db.errors import CommitOutcomeUnknown, DiscoveryError
+from patroni_db.markers import PRUNE, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -24,6 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
+# Markers that go in one transaction.
+_BATCH = 5000
+# Seconds. A marker is needed for as long as its transaction may still be in doubt, or its work come again.
+_LEAST_AGE = 3600.0
 _HEADINGS = ("member", "role", "state", "address", "lag", "timeline", "tags", "problem")
 
 
@@ -35,8 +44,9 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's way
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare ``status`` and its options."""
-        status = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        """Declare the actions and their options."""
+        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        status = actions.add_parser(
             "status",
             help="show members, roles and lag; exit with 1 when a cluster has no leader, or none answers",
             description="Show members, roles and lag. Exits with 1 when a cluster has no leader, or does not answer.",
@@ -45,9 +55,22 @@ class Command(BaseCommand):
         status.add_argument(
             "--database", action="append", metavar="ALIAS", help="by default every alias with a cluster"
         )
+        prune = actions.add_parser(
+            "prune-markers",
+            help="delete the commit markers of long ago",
+            description="Delete commit markers through the primary, a few thousand at a time.",
+        )
+        prune.add_argument(
+            "--older-than", default="7d", metavar="AGE", help="as 12h, 7d, 2w; 1h at least (default: 7d)"
+        )
+        prune.add_argument("--database", default=DEFAULT_DB_ALIAS, metavar="ALIAS", help="an alias for the primary")
+        prune.add_argument("--json", action="store_true", help="one object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Carry out the action."""
+        if options["action"] == "prune-markers":
+            self._prune(options["older_than"], options["database"], as_json=options["json"])
+            return
         results = _looks(_chosen(options["database"]))
         if options["json"]:
             self.stdout.write(json.dumps(_documents(results), indent=2))
@@ -56,6 +79,34 @@ class Command(BaseCommand):
                 self._show(aliases, result)
         if any(isinstance(result, DiscoveryError) or not result.leads for _, result in results):
             raise SystemExit(1)
+
+    def _prune(self, age: str, alias: str, *, as_json: bool) -> None:
+        try:
+            seconds = seconds_of(age)
+        except ValueError as exc:
+            raise CommandError(f"--older-than: {exc}") from exc
+        if seconds < _LEAST_AGE:
+            raise CommandError(f"--older-than: {age} is less than 1h: transactions that young may need their markers.")
+        if alias not in connections:
+            raise CommandError(f"There is no alias {alias!r} in DATABASES.")
+
+        def batch() -> int:
+            with connections[alias].cursor() as cursor:
+                cursor.execute(PRUNE, [seconds, _BATCH])
+                deleted: int = cursor.rowcount
+            return deleted
+
+        deleted, count = 0, _BATCH
+        while count == _BATCH:
+            try:
+                count = run_atomic(batch, using=alias)
+            except CommitOutcomeUnknown:
+                continue  # what is still there is deleted now
+            deleted += count
+        if as_json:
+            self.stdout.write(json.dumps({"database": alias, "deleted": deleted, "older_than": seconds}, indent=2))
+        else:
+            self.stdout.write(f"deleted {deleted} commit markers older than {age}")
 
     def _show(self, aliases: Sequence[str], result: View | DiscoveryError) -> None:
         names = ", ".join(aliases)

@@ -1,0 +1,35 @@
+"""The table of commit markers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.postgres.indexes import BrinIndex
+from django.db import models
+from django.db.models.functions import Now
+
+from patroni_db.markers import KEY_LENGTH, TABLE
+
+__all__ = ["CommitMarker"]
+
+
+class CommitMarker(models.Model):
+    """The key of a transaction that has committed.
+
+    The statements on this table are those of :mod:`patroni_db.markers`; the model lets Django create it and look at it.
+
+    :ivar key: of the transaction
+    :ivar created_at: when that began
+    :ivar collisions: how often somebody has come with the same key afterwards
+    """
+
+    key = models.CharField(max_length=KEY_LENGTH, primary_key=True)
+    created_at = models.DateTimeField(db_default=Now())
+    collisions = models.IntegerField(db_default=0)
+
+    class Meta:
+        db_table = TABLE
+        indexes: ClassVar[list[models.Index]] = [BrinIndex(fields=["created_at"], name=f"{TABLE}_created_at")]
+
+    def __str__(self) -> str:
+        return self.key
