@@ -78,7 +78,9 @@ def run_atomic(
     if key is not None:
         mark = Mark(check_key(key), shared=True)
     if _is_in_test(wrapper):
-        return _run_in_savepoint(wrapper, fn, mark, if_applied)
+        with transaction.atomic(using=using):
+            applied = mark is not None and wrapper.mark_transaction(mark)
+            return if_applied if applied else fn()
     config = wrapper.patroni_config
     reruns = Reruns(config.failover_timeout if deadline is None else deadline, random.SystemRandom())
     opening = Opening(mark, isolation_level)
@@ -86,7 +88,13 @@ def run_atomic(
         with observed() as effects:
             try:
                 with time_limit(reruns.remaining):
-                    return _run(wrapper, fn, opening, effects, if_applied)
+                    if opening.mark is not None or opening.isolation_level is not None:
+                        effects.openings[wrapper.alias] = opening
+                    _check_autocommit(wrapper)
+                    with transaction.atomic(using=using):
+                        value: T = if_applied if wrapper.collisions else fn()
+                        _check_that_it_can_commit(wrapper)
+                    return value
             except Exception as exc:
                 pause = _pause_after(exc, wrapper, effects, reruns)
                 if pause is None:
@@ -102,7 +110,7 @@ def atomic_rerun(
     *,
     using: str | None = None,
     exactly_once: bool = False,
-    key: Callable[P, str] | None = None,
+    key: Callable[..., str] | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: IsolationLevel | None = None,
@@ -164,27 +172,19 @@ def _is_in_test(wrapper: PatroniMixin) -> bool:
     )
 
 
-def _run(wrapper: PatroniMixin, fn: Callable[[], T], opening: Opening, effects: Effects, if_applied: Any) -> T:
+def _check_autocommit(wrapper: PatroniMixin) -> None:
     if not wrapper.get_autocommit():
         raise TransactionManagementError(
             f"run_atomic() must own the whole transaction, and alias {wrapper.alias!r} has autocommit switched off."
         )
-    if opening.mark is not None or opening.isolation_level is not None:
-        effects.openings[wrapper.alias] = opening
-    with transaction.atomic(using=wrapper.alias):
-        value: T = if_applied if wrapper.collisions else fn()
-        if wrapper.closed_in_transaction:
-            raise NothingCommitted("the connection was closed within the transaction: nothing was committed")
-        if wrapper.connection is not None and wrapper.connection.pgconn.transaction_status == _ABORTED:
-            raise NothingCommitted("the server aborted the transaction at an error that the callable passed over")
-    return value
 
 
-def _run_in_savepoint(wrapper: PatroniMixin, fn: Callable[[], T], mark: Mark | None, if_applied: Any) -> T:
-    with transaction.atomic(using=wrapper.alias):
-        applied = mark is not None and wrapper.mark_transaction(mark)
-        value: T = if_applied if applied else fn()
-        return value
+def _check_that_it_can_commit(wrapper: PatroniMixin) -> None:
+    """Keep Django from passing over a transaction that is not there any more, or that the server has aborted."""
+    if wrapper.closed_in_transaction:
+        raise NothingCommitted("the connection was closed within the transaction: nothing was committed")
+    if wrapper.connection is not None and wrapper.connection.pgconn.transaction_status == _ABORTED:
+        raise NothingCommitted("the server aborted the transaction at an error that the callable passed over")
 
 
 def _pause_after(exc: Exception, wrapper: PatroniMixin, effects: Effects, reruns: Reruns) -> float | None:

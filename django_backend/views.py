@@ -73,7 +73,7 @@ def exactly_once(using: str | None = None) -> Callable[[View], View]:
             wrapper = writing_wrapper(alias)
             with observed() as effects:
                 if not wrapper.in_atomic_block:
-                    effects.openings[alias] = Opening(fresh_mark())
+                    effects.openings[wrapper.alias] = Opening(fresh_mark())
                 with transaction.atomic(using=alias):
                     return view(*args, **kwargs)
 

@@ -82,8 +82,9 @@ def _prune(config: PatroniConfig, params: dict[str, Any], seconds: float) -> int
             try:
                 with time_limit(reruns.remaining):
                     if connection is None or connection.closed:
-                        connection, _ = acquire(discovery, config, functools.partial(_connect, params))
-                count = connection.execute(PRUNE, [seconds, BATCH]).rowcount
+                        made, _ = acquire(discovery, config, functools.partial(_connect, params))
+                        connection = made
+                    count: int = connection.execute(PRUNE, [seconds, BATCH]).rowcount
             except psycopg.Error as exc:
                 lost = connection is not None and bool(connection.closed)
                 pause = reruns.pause_after(exc, lost=lost) if connection is not None else None
