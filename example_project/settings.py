@@ -2,6 +2,8 @@
 
 ``PATRONI_API_URL``
     the cluster's REST APIs, comma-separated (read by the engine itself)
+``PATRONI_ADDRESS_MAP``
+    other addresses for the servers, where those that they tell lead nowhere (``10.0.0.1:5432=localhost:5433,...``)
 ``PGDATABASE``, ``PGUSER``, ``PGPASSWORD``
     the database and the role
 ``ALLOWED_HOSTS``
@@ -19,13 +21,19 @@ import secrets
 
 from django_backend.config import databases
 
+_MAP = os.environ.get("PATRONI_ADDRESS_MAP")
+_ELSEWHERE = {"patroni_address_map": _MAP} if _MAP else {}
+
 DATABASES = databases(
     NAME=os.environ.get("PGDATABASE", "app"),
     USER=os.environ.get("PGUSER", "app"),
     PASSWORD=os.environ.get("PGPASSWORD", ""),
     CONN_MAX_AGE=None,
-    OPTIONS={"application_name": "example_project"},
+    OPTIONS={"application_name": "example_project", **_ELSEWHERE},
 )
+# A request that changes something does so in one transaction, exactly once: it may run again after a failover.
+DATABASES["default"]["ATOMIC_REQUESTS"] = True
+PATRONI_EXACTLY_ONCE = True
 DATABASE_ROUTERS = ["django_backend.router.PrimaryReplicaRouter"]
 
 INSTALLED_APPS = [
@@ -34,6 +42,7 @@ INSTALLED_APPS = [
     "example_project.reports",
 ]
 MIDDLEWARE = [
+    "django_backend.middleware.FailoverMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

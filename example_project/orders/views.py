@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db import connections, router
+from django.db import connections, router, transaction
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
@@ -17,6 +17,7 @@ __all__ = ["order_detail", "order_list", "place"]
 _SHOWN = 25
 
 
+@transaction.non_atomic_requests
 @require_safe
 def order_list(request: HttpRequest) -> HttpResponse:
     """Show the newest orders and the stock, read from a replica where there is one."""
@@ -38,6 +39,7 @@ def place(request: HttpRequest) -> HttpResponse:
     return _page(request, form, status=400)
 
 
+@transaction.non_atomic_requests
 @require_safe
 def order_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one order, read from the primary.

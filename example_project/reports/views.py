@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.db import transaction
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
@@ -17,6 +18,7 @@ __all__ = ["reports"]
 _SHOWN = 25
 
 
+@transaction.non_atomic_requests
 @require_safe
 def reports(request: HttpRequest) -> HttpResponse:
     """Show the newest reports."""
