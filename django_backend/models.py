@@ -8,7 +8,7 @@ from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models.functions import Now
 
-from patroni_db.markers import KEY_LENGTH, TABLE
+from patroni_db.markers import INDEX, KEY_LENGTH, TABLE
 
 __all__ = ["CommitMarker"]
 
@@ -29,7 +29,7 @@ class CommitMarker(models.Model):
 
     class Meta:
         db_table = TABLE
-        indexes: ClassVar[list[models.Index]] = [BrinIndex(fields=["created_at"], name=f"{TABLE}_created_at")]
+        indexes: ClassVar[list[models.Index]] = [BrinIndex(fields=["created_at"], name=INDEX)]
 
     def __str__(self) -> str:
         return self.key

@@ -14,9 +14,21 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import random
 
-__all__ = ["CREATE_TABLE", "DROP_TABLE", "KEY_LENGTH", "MARK", "PRUNE", "TABLE", "check_key", "new_key", "seconds_of"]
+__all__ = [
+    "CREATE_TABLE",
+    "DROP_TABLE",
+    "INDEX",
+    "KEY_LENGTH",
+    "MARK",
+    "PRUNE",
+    "TABLE",
+    "check_key",
+    "new_key",
+    "seconds_of",
+]
 
 TABLE: Final = "patroni_commit_marker"
+INDEX: Final = f"{TABLE}_age"
 # Characters; long enough for a job queue's own identifiers.
 KEY_LENGTH: Final = 200
 
@@ -27,7 +39,7 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     created_at timestamp with time zone NOT NULL DEFAULT now(),
     collisions integer NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS {TABLE}_created_at ON {TABLE} USING brin (created_at)
+CREATE INDEX IF NOT EXISTS {INDEX} ON {TABLE} USING brin (created_at)
 """
 DROP_TABLE: Final = f"DROP TABLE IF EXISTS {TABLE}"
 

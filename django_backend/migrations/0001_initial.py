@@ -8,7 +8,7 @@ import django.contrib.postgres.indexes
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
-from patroni_db.markers import CREATE_TABLE, DROP_TABLE, KEY_LENGTH, TABLE
+from patroni_db.markers import CREATE_TABLE, DROP_TABLE, INDEX, KEY_LENGTH, TABLE
 
 if TYPE_CHECKING:
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -46,7 +46,7 @@ _STATE: list[Operation] = [
         options={
             "db_table": TABLE,
             "indexes": [
-                django.contrib.postgres.indexes.BrinIndex(fields=["created_at"], name=f"{TABLE}_created_at"),
+                django.contrib.postgres.indexes.BrinIndex(fields=["created_at"], name=INDEX),
             ],
         },
     )
