@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.ledger import PRODUCTS, TRANSFER, transfer_of
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -13,10 +15,24 @@ if TYPE_CHECKING:
     from benchmarks.records import Key
     from benchmarks.sites import Site
 
-__all__ = ["POOL_SIZE", "django_persistent", "django_pool", "sqlalchemy", "sqlalchemy_async", "sqlalchemy_null_pool"]
+__all__ = [
+    "DEADLINE",
+    "POOL_SIZE",
+    "django_atomic",
+    "django_persistent",
+    "django_pool",
+    "http",
+    "sqlalchemy",
+    "sqlalchemy_async",
+    "sqlalchemy_null_pool",
+    "sqlalchemy_transaction",
+    "sqlalchemy_transaction_async",
+]
 
 # Connections that a pool may have.
 POOL_SIZE = 4
+# Seconds that a transaction which must happen exactly once may take; longer than any outage.
+DEADLINE = 100.0
 
 
 def _options(site: Site) -> dict[str, str]:
@@ -25,7 +41,8 @@ def _options(site: Site) -> dict[str, str]:
         "patroni_target": site.target,
         "application_name": site.application,
     }
-    return options | {"patroni_etcd": site.etcd} if site.etcd else options
+    extra = {"patroni_etcd": site.etcd, "patroni_address_map": site.address_map}
+    return options | {name: value for name, value in extra.items() if value}
 
 
 def _url(site: Site) -> URL:
@@ -80,6 +97,7 @@ def _django(site: Site, **settings: Any) -> Callable[[], Callable[[Key], str]]:
     from django.conf import settings as django_settings  # noqa: PLC0415
 
     options = {**_options(site), **settings.pop("OPTIONS", {})}
+    apps = settings.pop("INSTALLED_APPS", [])
     entry = {
         "ENGINE": "django_backend",
         "NAME": site.dbname,
@@ -88,7 +106,7 @@ def _django(site: Site, **settings: Any) -> Callable[[], Callable[[Key], str]]:
         "OPTIONS": options,
         **settings,
     }
-    django_settings.configure(DATABASES={"default": entry}, USE_TZ=True)
+    django_settings.configure(DATABASES={"default": entry}, USE_TZ=True, INSTALLED_APPS=apps)
     django.setup()
     from django.core.signals import request_finished, request_started  # noqa: PLC0415
     from django.db import connection, transaction  # noqa: PLC0415
@@ -117,3 +135,111 @@ def django_persistent(site: Site) -> Callable[[], Callable[[Key], str]]:
 def django_pool(site: Site) -> Callable[[], Callable[[Key], str]]:
     """Django with ``OPTIONS["pool"]``."""
     return _django(site, OPTIONS={"pool": {"min_size": POOL_SIZE, "max_size": POOL_SIZE}})
+
+
+# -- Transactions that are run again, and happen exactly once -------------------------------------------------
+
+
+def _run(site: Site, run: Callable[..., str]) -> str:
+    """Run a transaction; without commit markers, again and again: what its COMMIT did is not asked."""
+    from patroni_db import CommitOutcomeUnknown  # noqa: PLC0415
+
+    while True:
+        try:
+            return run(exactly_once=site.exactly_once, deadline=DEADLINE)
+        except CommitOutcomeUnknown:
+            if site.exactly_once:
+                raise
+
+
+def django_atomic(site: Site) -> Callable[[], Callable[[Key], str]]:
+    """Django, with ``run_atomic``."""
+    make = _django(site, INSTALLED_APPS=["django_backend"], CONN_MAX_AGE=None)
+    from django.db import connection  # noqa: PLC0415
+
+    from django_backend.transaction import run_atomic  # noqa: PLC0415
+
+    make()
+
+    def write(row: Key) -> str:
+        def work() -> str:
+            with connection.cursor() as cursor:
+                cursor.execute(site.statement, row)
+                stored = str(cursor.fetchone()[0])
+                for parameters in transfer_of(row[2]):
+                    cursor.execute(TRANSFER, parameters)
+            return stored
+
+        return _run(site, lambda **options: run_atomic(work, **options))
+
+    return lambda: write
+
+
+def sqlalchemy_transaction(site: Site) -> Callable[[], Callable[[Key], str]]:
+    """SQLAlchemy, with ``run_transaction``."""
+    from sqlalchemy import create_engine  # noqa: PLC0415
+
+    from sqlalchemy_dialect import run_transaction  # noqa: PLC0415
+
+    engine = create_engine(_url(site), pool_size=POOL_SIZE, max_overflow=0)
+
+    def write(row: Key) -> str:
+        def work(connection: Any) -> str:
+            stored = str(connection.exec_driver_sql(site.statement, row).scalar_one())
+            for parameters in transfer_of(row[2]):
+                connection.exec_driver_sql(TRANSFER, parameters)
+            return stored
+
+        return _run(site, lambda **options: run_transaction(engine, work, **options))
+
+    return lambda: write
+
+
+async def sqlalchemy_transaction_async(site: Site) -> Callable[[Key], Awaitable[str]]:
+    """SQLAlchemy with an asynchronous engine, and ``run_transaction_async``."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+
+    from patroni_db import CommitOutcomeUnknown  # noqa: PLC0415
+    from sqlalchemy_dialect import run_transaction_async  # noqa: PLC0415
+
+    engine = create_async_engine(_url(site), pool_size=POOL_SIZE, max_overflow=0)
+
+    async def write(row: Key) -> str:
+        async def work(connection: Any) -> str:
+            stored = str((await connection.exec_driver_sql(site.statement, row)).scalar_one())
+            for parameters in transfer_of(row[2]):
+                await connection.exec_driver_sql(TRANSFER, parameters)
+            return stored
+
+        while True:
+            try:
+                stored: str = await run_transaction_async(
+                    engine, work, exactly_once=site.exactly_once, deadline=DEADLINE
+                )
+            except CommitOutcomeUnknown:
+                if site.exactly_once:
+                    raise
+            else:
+                return stored
+
+    return write
+
+
+def http(site: Site) -> Callable[[], Callable[[Key], str]]:
+    """Orders at the example project's web API: a browser's view, which knows of no database."""
+    import requests  # noqa: PLC0415
+
+    def make() -> Callable[[Key], str]:
+        session = requests.Session()
+
+        def write(row: Key) -> str:
+            lines = [{"product": row[2] % PRODUCTS + 1, "quantity": 1}]
+            order = {"customer": "/".join(map(str, row)), "lines": lines}
+            answer = session.post(f"{site.web}/api/orders/", json=order, timeout=DEADLINE)
+            answer.raise_for_status()
+            stored = answer.json()
+            return f"{stored['server']} {stored['timeline']}"
+
+        return write
+
+    return make

@@ -34,6 +34,10 @@ class Site:
     :param target: the servers that our clients want, as ``patroni_target`` takes it
     :param application: what our clients call themselves
     :param etcd: Patroni's etcd, for those of our clients that watch it
+    :param address_map: other addresses to reach the servers at, as ``patroni_address_map`` takes them
+    :param web: the address of the example project, for clients that speak HTTP
+    :param exactly_once: whether a commit marker decides what became of a COMMIT that was not answered. Without, such
+        a transaction is run again all the same, as a program does that knows no better
     """
 
     servers: tuple[tuple[str, int], ...]
@@ -46,6 +50,9 @@ class Site:
     target: str = "primary"
     application: str = "benchmark"
     etcd: str | None = None
+    address_map: str | None = None
+    web: str | None = None
+    exactly_once: bool = True
 
     def conninfo(self, servers: tuple[tuple[str, int], ...], **extra: Any) -> str:
         """Return a connection string of libpq for `servers`.

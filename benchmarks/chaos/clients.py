@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from benchmarks.catalogue import ClientKind
 from benchmarks.ours import POOL_SIZE
 
-__all__ = ["CLIENTS", "CREATE", "KNOWN_AS", "Application", "statement_of"]
+__all__ = ["CLIENTS", "CREATE", "HTTP_THREADS", "KNOWN_AS", "Application", "statement_of"]
 
 # What a client calls itself at the servers.
 KNOWN_AS = "chaos-{}"
 
 # Fewer than the failover benchmark has, for there are more clients: two cores carry servers and clients.
 _WORKERS = 2
+# Of the web server: requests at a time.
+HTTP_THREADS = _WORKERS
 # Getting a new connection for each transaction costs the servers most.
 _SLOWER = 3.0
 
@@ -49,6 +51,8 @@ class Application:
     :param target: the servers it wants, as ``patroni_target`` takes it
     :param watches_etcd: whether it has the leader key watched (``patroni_etcd``)
     :param slower: how many times longer than others it pauses
+    :param once: whether its transactions are run again until they have happened, exactly once: none may fail. It
+        reaches the servers over a network that loses answers to COMMIT
     """
 
     name: str
@@ -59,6 +63,7 @@ class Application:
     target: str = "primary"
     watches_etcd: bool = False
     slower: float = 1.0
+    once: bool = False
 
     @property
     def writes(self) -> bool:
@@ -86,6 +91,17 @@ CLIENTS = (
         "sqlalchemy-async", "SQLAlchemy async", "sqlalchemy_async", POOL_SIZE, is_async=True, watches_etcd=True
     ),
     Application("sqlalchemy-nullpool", "SQLAlchemy, no pool", "sqlalchemy_null_pool", _WORKERS, slower=_SLOWER),
+    Application("once-django", "Django, run_atomic", "django_atomic", _WORKERS, once=True),
+    Application("once-sqlalchemy", "SQLAlchemy, run_transaction", "sqlalchemy_transaction", POOL_SIZE, once=True),
+    Application(
+        "once-async",
+        "SQLAlchemy async, run_transaction_async",
+        "sqlalchemy_transaction_async",
+        POOL_SIZE,
+        is_async=True,
+        once=True,
+    ),
+    Application("once-http", "HTTP, Django behind gunicorn", "http", 0, once=True),
     Application("django-reads", "Django, reads", "django_persistent", _WORKERS, target="replica_preferred"),
     Application("sqlalchemy-reads", "SQLAlchemy, reads", "sqlalchemy", POOL_SIZE, target="replica_preferred"),
     Application(

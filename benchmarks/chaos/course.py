@@ -8,27 +8,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
 
 from benchmarks.chaos.actions import Actor, Impossible, UnderWay
-from benchmarks.chaos.clients import CLIENTS, CREATE, KNOWN_AS, statement_of
+from benchmarks.chaos.clients import CLIENTS
+from benchmarks.chaos.collecting import imbalance_of, operations_of, rows_of
 from benchmarks.chaos.holdings import take_census
 from benchmarks.chaos.schedule import schedule
+from benchmarks.chaos.stage import set_stage
 from benchmarks.chaos.verdict import Client, History
 from benchmarks.children import BenchmarkError, Child
 from benchmarks.partition import Partition, control_group
 from benchmarks.records import Probe
 from benchmarks.running import RunningClient, check_all, stop_all, wait_until
-from benchmarks.sites import Site
 from patroni_db.cluster import LocalCluster
-from patroni_db.demo.history import Outcome, Read, Row, Write
 from patroni_db.demo.oracle import LeaderWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
-    from benchmarks.chaos.clients import Application
     from benchmarks.chaos.incidents import Incident
     from benchmarks.chaos.schedule import Kind, Round
 
@@ -42,9 +40,10 @@ _START_TIMEOUT = 60.0
 _HEAL_TIMEOUT = 120.0
 _AT_WORK_TIMEOUT = 75.0
 _SETTLE = 2.0
+# Of all COMMITs.
+_LOSSES = 0.02
 
 _CREATE_ORACLE = "CREATE TABLE bench_oracle AS SELECT 0::bigint AS beat"
-_ROWS = "SELECT client, worker, number, server, timeline FROM chaos_writes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,9 @@ class Settings:
 def clients_of(settings: Settings) -> tuple[Client, ...]:
     """Return the clients as the rules know them."""
     kinds = [(application, application.kind(settings.pace)) for application in CLIENTS]
-    return tuple(Client(a.name, a.writes, kind.workers, kind.pace, a.sessions, a.spare_threads) for a, kind in kinds)
+    return tuple(
+        Client(a.name, a.writes, kind.workers, kind.pace, a.sessions, a.spare_threads, a.once) for a, kind in kinds
+    )
 
 
 def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> History:
@@ -100,8 +101,6 @@ def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> History
 def _prepare(cluster: LocalCluster) -> None:
     with psycopg.connect(cluster.conninfo(dbname=cluster.dbname), autocommit=True) as connection:
         connection.execute(_CREATE_ORACLE)
-        connection.execute(CREATE)
-        connection.execute(sql.SQL("GRANT ALL ON chaos_writes TO {}").format(sql.Identifier(cluster.user)))
     cluster.wait_until_streaming()
 
 
@@ -131,8 +130,12 @@ class _Course:
                 Child("oracle", conninfos, self.folder / "oracle.log", lambda said: self.probes.append(Probe(*said)))
             )
             watch = stack.enter_context(LeaderWatch(lambda: cluster.leader, cluster.urls))
+            stage = stack.enter_context(set_stage(cluster, cluster.dbname, self.folder, self.settings.seed, _LOSSES))
             self.say(f"{cluster.wait_for_leader()} leads; starting {len(CLIENTS)} clients")
-            self.running += [stack.enter_context(self._start(application)) for application in CLIENTS]
+            self.running += [
+                stack.enter_context(stage.start(application, self.settings.pace, verbose=self.settings.debug))
+                for application in CLIENTS
+            ]
             self._wait_for_work(0.0, _START_TIMEOUT)
             self.say("rehearsing: one switchover, so that what is made on first need is there")
             cluster.switchover()
@@ -146,6 +149,8 @@ class _Course:
             oracle.tell_to_stop()
         self.say("looking for every write")
         names = {node.host: node.name for node in cluster.nodes}
+        with psycopg.connect(cluster.conninfo(cluster.wait_for_leader(), dbname=cluster.dbname)) as connection:
+            rows, imbalance = rows_of(connection, names), imbalance_of(connection)
         return History(
             began=began,
             ended=ended,
@@ -153,28 +158,12 @@ class _Course:
             calm=tuple(self.calm),
             probes=tuple(self.probes),
             sightings=watch.sightings(),
-            operations=tuple(o for client in self.running for o in _operations(client, names)),
-            rows=self._rows(names),
+            operations=tuple(o for client in self.running for o in operations_of(client, names)),
+            rows=rows,
             before=before,
             after=after,
+            imbalance=imbalance,
         )
-
-    def _start(self, application: Application) -> RunningClient:
-        cluster = self.cluster
-        site = Site(
-            servers=tuple((node.host, node.port) for node in cluster.nodes),
-            urls=cluster.urls,
-            haproxy=("", 0),
-            dbname=cluster.dbname,
-            user=cluster.user,
-            password=cluster.password,
-            statement=statement_of(application),
-            target=application.target,
-            application=KNOWN_AS.format(application.name),
-            etcd=cluster.etcd_url if application.watches_etcd else None,
-        )
-        kind = application.kind(self.settings.pace)
-        return RunningClient(kind, site, self.folder, verbose=self.settings.debug)
 
     def _rounds(self, began: float) -> None:
         until = began + self.settings.seconds
@@ -231,37 +220,3 @@ class _Course:
             # Whoever is not at work is behind: the account tells who, and for how long.
             idle = [client.kind.name for client in self.running if client.oldest_success <= since]
             self.say(f"not at work after {timeout:g} s: {', '.join(idle)}")
-
-    def _rows(self, names: Mapping[str, str]) -> tuple[Row, ...]:
-        leader = self.cluster.wait_for_leader()
-        with psycopg.connect(self.cluster.conninfo(leader, dbname=self.cluster.dbname)) as connection:
-            return tuple(
-                Row(_reference(client, worker, number), names.get(server, server), timeline)
-                for client, worker, number, server, timeline in connection.execute(_ROWS)
-            )
-
-
-def _reference(client: str, worker: int, number: int) -> str:
-    return f"{client}/{worker}/{number}"
-
-
-def _operations(client: RunningClient, names: Mapping[str, str]) -> list[Write | Read]:
-    """Return what a client did; it has ended.
-
-    :param names: of the nodes, by host
-    """
-    application = next(application for application in CLIENTS if application.name == client.kind.name)
-    found: list[Write | Read] = []
-    for worker, entries in enumerate(client.history()["writes"]):
-        for number, (began, ended, answer, error) in enumerate(entries, start=1):
-            host, timeline = answer.split() if answer else ("", "0")
-            node = names.get(host, host) or None
-            name = application.name
-            if application.writes:
-                outcome = Outcome.ACKNOWLEDGED if node else Outcome.RAISED if error else Outcome.UNFINISHED
-                reference = _reference(name, worker, number)
-                of_it = int(timeline) if node else None
-                found.append(Write(name, worker, reference, began, ended, outcome, node, of_it, error))
-            elif ended is not None:
-                found.append(Read(name, worker, began, ended, node, error))
-    return found

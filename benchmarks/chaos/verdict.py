@@ -6,6 +6,7 @@ import bisect
 import collections
 import itertools
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from patroni_db.demo.checker import check
@@ -55,6 +56,7 @@ class Client:
     :param pace: seconds that each of them pauses
     :param sessions: connections to PostgreSQL that it may have
     :param spare_threads: threads that it may start when it needs them, and keeps
+    :param once: whether each of its transactions must happen, exactly once, whatever is broken
     """
 
     name: str
@@ -63,6 +65,7 @@ class Client:
     pace: float
     sessions: int
     spare_threads: int = 0
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class History:
     :param rows: what the surviving primary has
     :param before: what the processes held at the beginning
     :param after: what they held at the end
+    :param imbalance: what is too much or too little after all transfers, of each book
     """
 
     began: float
@@ -110,6 +114,7 @@ class History:
     rows: tuple[Row, ...]
     before: tuple[Census, ...] = ()
     after: tuple[Census, ...] = ()
+    imbalance: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,13 +363,19 @@ def judge(history: History, clients: Sequence[Client], rules: Rules) -> Findings
             violations.append(Finding("behind", client.name, stall.gap.start, text))
         failed = [_failure(o, outages[client.writes], history) for o in operations if _error(o) is not None]
         for failure in failed:
-            if failure.calm:
+            if client.once:
+                text = f"a transaction failed that was to be run again: {_error(failure.operation)}"
+                violations.append(Finding("failed", client.name, failure.operation.began, text))
+            elif failure.calm:
                 text = f"an error while nothing was broken: {_error(failure.operation)}"
                 violations.append(Finding("error", client.name, failure.operation.began, text))
         failures += failed
         counted = collections.Counter(failure.moment for failure in failed)
         succeeded = sum(_worked(operation) for operation in operations)
         accounts.append(Account(client.name, succeeded, worst, {moment: counted[moment] for moment in Moment}))
+    violations += [
+        Finding("imbalance", None, None, f"{book}: {amount:+}") for book, amount in history.imbalance.items() if amount
+    ]
     violations += _leaks(clients, history.before, history.after, rules)
     return Findings(
         violations=tuple(violations),

@@ -1,0 +1,139 @@
+"""Whether all that is promised of transactions holds: through faults, and over a network that loses answers to COMMIT.
+
+The short form of what ``make chaos`` does for minutes: Django, SQLAlchemy and the example project behind gunicorn, with
+synchronous replication, and a look at everything that is stored afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from patroni_db.demo.history import Outcome, Row, Write
+
+from .synchronous import replicate_synchronously, wait_for_synchronous_standby
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from patroni_db.cluster import LocalCluster
+
+# The benchmarks are in a checkout alone.
+clients = pytest.importorskip("benchmarks.chaos.clients")
+collecting = pytest.importorskip("benchmarks.chaos.collecting")
+running = pytest.importorskip("benchmarks.running")
+stages = pytest.importorskip("benchmarks.chaos.stage")
+pytest.importorskip("gunicorn")
+
+ONCE = [a for a in clients.CLIENTS if a.once and a.name in ("once-django", "once-http")]
+PACE = 0.02
+AT_WORK = 90.0
+DATABASE = "exactly_once"
+
+
+@pytest.fixture
+def cluster(healthy_patroni_cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """The shared one, replicating synchronously, with a database for the test alone."""
+    cluster = healthy_patroni_cluster
+    replicate_synchronously(cluster)
+    with psycopg.connect(cluster.conninfo(cluster.leader), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {DATABASE} OWNER {cluster.user}")
+    yield cluster
+    cluster.heal()
+    with psycopg.connect(cluster.conninfo(cluster.leader), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+def superuser_conninfo(cluster: LocalCluster) -> str:
+    return cluster.conninfo(cluster.wait_for_leader(), dbname=DATABASE)
+
+
+def at_work(those: list[Any], since: float) -> None:
+    """Wait until every worker of every client has written again."""
+    running.wait_until(lambda: all(client.oldest_success > since for client in those), those, AT_WORK, "work")
+
+
+def account(cluster: LocalCluster, those: list[Any]) -> tuple[list[Write], list[Row], dict[str, int]]:
+    """Return what the clients wrote down, and what is stored."""
+    names = {node.host: node.name for node in cluster.nodes}
+    with psycopg.connect(superuser_conninfo(cluster)) as connection:
+        rows, imbalance = collecting.rows_of(connection, names), collecting.imbalance_of(connection)
+    writes = [operation for client in those for operation in collecting.operations_of(client, names)]
+    return writes, list(rows), imbalance
+
+
+def count(rows: list[Row]) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for row in rows:
+        counted[row.reference] = counted.get(row.reference, 0) + 1
+    return counted
+
+
+def switchover(cluster: LocalCluster) -> None:
+    cluster.switchover(wait=False)
+
+
+def kill(cluster: LocalCluster) -> None:
+    cluster.kill_postgres(cluster.wait_for_leader())
+
+
+def freeze(cluster: LocalCluster) -> None:
+    """Let the primary's host stop answering, and its lock run out."""
+    frozen = cluster.freeze(cluster.wait_for_leader())
+    time.sleep(0.5)
+    cluster.expire_leader()
+    cluster.wait_for_leader(other_than=frozen)
+    cluster.thaw(frozen)
+
+
+def cut_off(cluster: LocalCluster) -> None:
+    """Cut everybody off from etcd, until the primary has stepped down."""
+    cluster.stop_etcd()
+    time.sleep(4.0)
+    cluster.start_etcd()
+
+
+FAULTS: tuple[Callable[[LocalCluster], None], ...] = (switchover, kill, freeze, cut_off)
+
+
+def test_nothing_is_lost_doubled_or_refused_through_faults(cluster: LocalCluster, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with contextlib.ExitStack() as stack:
+        stage = stack.enter_context(stages.set_stage(cluster, DATABASE, tmp_path, seed=1, losses=0.05))
+        those = [stack.enter_context(stage.start(application, PACE)) for application in ONCE]
+        at_work(those, 0.0)
+        for fault in FAULTS:
+            fault(cluster)
+            at_work(those, time.monotonic())
+            wait_for_synchronous_standby(cluster)
+        running.stop_all(those)
+        writes, rows, imbalance = account(cluster, those)
+    assert {write.client for write in writes} == {application.name for application in ONCE}
+    stored = count(rows)
+    failed = {write.error for write in writes if write.outcome is Outcome.RAISED}
+    assert not failed
+    acknowledged = [write.reference for write in writes if write.outcome is Outcome.ACKNOWLEDGED]
+    assert [reference for reference in acknowledged if stored.get(reference, 0) != 1] == []
+    assert {reference for reference, times in stored.items() if times > 1} == set()
+    assert imbalance == {"accounts": 0, "shop": 0}
+
+
+def test_without_markers_the_same_look_finds_what_was_done_twice(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Whoever runs a transaction again without asking what became of it does some twice: the check must show it."""
+    tmp_path.chmod(0o755)
+    (naive,) = (application for application in ONCE if application.name == "once-sqlalchemy")
+    with contextlib.ExitStack() as stack:
+        stage = stack.enter_context(stages.set_stage(cluster, DATABASE, tmp_path, seed=1, losses=0.2))
+        client = stack.enter_context(stage.start(naive, PACE, exactly_once=False))
+        at_work([client], 0.0)
+
+        def doubled() -> bool:
+            with psycopg.connect(superuser_conninfo(cluster)) as connection:
+                return max(count(list(collecting.rows_of(connection, {}))).values(), default=0) > 1
+
+        running.wait_until(doubled, [client], AT_WORK, "a doubled write")
