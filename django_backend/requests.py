@@ -76,9 +76,9 @@ def _body_of(request: HttpRequest) -> bytes | None:
 
 def _length_of(request: WSGIRequest | ASGIRequest) -> int:
     """Return the bytes of the body."""
-    if isinstance(request, ASGIRequest):
+    stream: Any = request._stream  # noqa: SLF001 - there is no other way to it
+    if isinstance(request, ASGIRequest) and stream.seekable():
         # It is here already. Content-Length may be missing, or wrong.
-        stream: Any = request._stream  # noqa: SLF001 - there is no other way to it
         length: int = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         return length
