@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from psycopg import IsolationLevel
 
     from django_backend.effects import Effects
+    from patroni_db.config import PatroniConfig
 
 __all__ = ["atomic_rerun", "run_atomic", "writing_wrapper"]
 
@@ -73,7 +74,7 @@ def run_atomic(
     :raises CommitOutcomeUnknown: the transaction may have been committed
     :raises Exception: whatever `fn` raises, and Django's own error of the last run, with a note of how often it ran
     """
-    wrapper = writing_wrapper(using)
+    wrapper, config = writing_wrapper(using)
     mark = fresh_mark() if exactly_once else None
     if key is not None:
         mark = Mark(check_key(key), shared=True)
@@ -81,7 +82,6 @@ def run_atomic(
         with transaction.atomic(using=using):
             applied = mark is not None and wrapper.mark_transaction(mark)
             return if_applied if applied else fn()
-    config = wrapper.patroni_config
     reruns = Reruns(config.failover_timeout if deadline is None else deadline, random.SystemRandom())
     opening = Opening(mark, isolation_level)
     while True:
@@ -140,8 +140,8 @@ def atomic_rerun(
     return decorate if function is None else decorate(function)
 
 
-def writing_wrapper(using: str | None) -> PatroniMixin:
-    """Return this thread's wrapper of an alias for the primary.
+def writing_wrapper(using: str | None) -> tuple[PatroniMixin, PatroniConfig]:
+    """Return this thread's wrapper of an alias for the primary, and the settings it follows.
 
     :param using: the alias; None for ``default``
     :raises ImproperlyConfigured: the alias does not have this engine, or is not for the primary
@@ -150,10 +150,12 @@ def writing_wrapper(using: str | None) -> PatroniMixin:
     wrapper: object = connections[alias]
     if not isinstance(wrapper, PatroniMixin):
         raise ImproperlyConfigured(f"DATABASES[{alias!r}] does not have the engine django_backend")
-    target = wrapper.patroni_config.target
-    if not target.writes:
-        raise ImproperlyConfigured(f"DATABASES[{alias!r}] is not for the primary: its patroni_target is {target}")
-    return wrapper
+    config = wrapper.patroni_config
+    if not config.target.writes:
+        raise ImproperlyConfigured(
+            f"DATABASES[{alias!r}] is not for the primary: its patroni_target is {config.target}"
+        )
+    return wrapper, config
 
 
 def _is_in_test(wrapper: PatroniMixin) -> bool:

@@ -70,7 +70,7 @@ def exactly_once(using: str | None = None) -> Callable[[View], View]:
 
         @functools.wraps(view)
         def run(*args: Any, **kwargs: Any) -> Any:
-            wrapper = writing_wrapper(alias)
+            wrapper, _ = writing_wrapper(alias)
             with observed() as effects:
                 if not wrapper.in_atomic_block:
                     effects.openings[wrapper.alias] = Opening(fresh_mark())
