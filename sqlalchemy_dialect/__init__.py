@@ -2,6 +2,7 @@
 
 Three ways lead there, all with the same settings and the same behaviour: the dialect ``postgresql+patroni``,
 ``?plugin=patroni`` on any PostgreSQL driver's URL, and :class:`PatroniCreator` as ``creator=``.
+On such engines :func:`run_transaction` runs a callable in a transaction, and again after a fault.
 """
 
 from __future__ import annotations
@@ -12,25 +13,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlalchemy_dialect.creator import PatroniCreator
     from sqlalchemy_dialect.dialect import PatroniDialect, PatroniDialectAsync
+    from sqlalchemy_dialect.errors import CommitOutcomeUnknown
+    from sqlalchemy_dialect.marker import commit_marker_table, create_commit_marker_table
     from sqlalchemy_dialect.plugin import PatroniPlugin
     from sqlalchemy_dialect.pools import PatroniAsyncQueuePool, PatroniQueuePool
+    from sqlalchemy_dialect.transaction import run_transaction, run_transaction_async
 
 __all__ = [
+    "CommitOutcomeUnknown",
     "PatroniAsyncQueuePool",
     "PatroniCreator",
     "PatroniDialect",
     "PatroniDialectAsync",
     "PatroniPlugin",
     "PatroniQueuePool",
+    "commit_marker_table",
+    "create_commit_marker_table",
+    "run_transaction",
+    "run_transaction_async",
 ]
 
 _HOMES = {
+    "CommitOutcomeUnknown": "errors",
     "PatroniAsyncQueuePool": "pools",
     "PatroniCreator": "creator",
     "PatroniDialect": "dialect",
     "PatroniDialectAsync": "dialect",
     "PatroniPlugin": "plugin",
     "PatroniQueuePool": "pools",
+    "commit_marker_table": "marker",
+    "create_commit_marker_table": "marker",
+    "run_transaction": "transaction",
+    "run_transaction_async": "transaction",
 }
 
 

@@ -6,13 +6,14 @@
     looks at a pooled connection before it is handed out again, without a round trip
 ``handle_error``
     reports what an error says about a server, and drops the connection it condemns
+``commit``, ``do_execute``
+    see :mod:`sqlalchemy_dialect.commits`
 
-The errors themselves stay SQLAlchemy's and the driver's own.
+The errors themselves stay SQLAlchemy's and the driver's own, except where nobody can say whether a COMMIT happened.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import os
@@ -20,14 +21,17 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError, InvalidRequestError
+from sqlalchemy.exc import DisconnectionError, InvalidRequestError, SQLAlchemyError
 
 from patroni_db.acquisition import acquire, acquire_async
-from patroni_db.connections import Driver, Stamp, driver_of, why_unusable
+from patroni_db.connections import why_unusable
 from patroni_db.discovery import discovery_for
 from patroni_db.errors import PatroniError
-from patroni_db.faults import classify
+from patroni_db.faults import Fault, classify
+from sqlalchemy_dialect.attempt import attempt_on
+from sqlalchemy_dialect.commits import in_doubt, let_the_loop_read, watch_commits
 from sqlalchemy_dialect.connecting import ASYNC_CREATOR, async_connect_of, attempt_arguments
+from sqlalchemy_dialect.marks import MARK, Mark, mark, mark_of
 from sqlalchemy_dialect.reactions import condemns
 from sqlalchemy_dialect.settings import refuse_addressing
 
@@ -37,35 +41,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-    from sqlalchemy.pool import ConnectionPoolEntry, ManagesConnection, PoolProxiedConnection
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from patroni_db.acquisition import Attempt
     from patroni_db.config import PatroniConfig
 
-__all__ = ["PatroniEvents"]
+__all__ = ["PatroniEvents", "events_of"]
 
 logger = logging.getLogger("patroni_db.sqlalchemy")
 
-_INFO: Final = "patroni_db"
-# asyncio hands a server's farewell to asyncpg one loop iteration after it was polled, and its end of file another
-# one later: measured, four iterations tell (three with uvloop). Each costs about 6 µs on an idle loop.
-_ITERATIONS: Final = 4
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Mark:
-    """What a pool's record knows of its connection.
-
-    :param stamp: the server, and the view under which it was right
-    :param driver: how to look at the connection
-    :param pid: the process that made it
-    :param fresh: whether it was never handed out: it proved its role a moment ago
-    """
-
-    stamp: Stamp
-    driver: Driver
-    pid: int
-    fresh: bool = True
+# The execution option by which an engine, and those made from it by ``execution_options``, know their handlers.
+_EVENTS: Final = "patroni_db"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,7 +81,7 @@ class _AsyncCreator:
             connection, stamp = await acquire_async(self.events.discovery, self.events.config, connect)
         except PatroniError as exc:
             raise self.error(str(exc)) from exc
-        _mark(self.record, connection, stamp)
+        mark(self.record, connection, stamp)
         return connection
 
 
@@ -108,6 +94,8 @@ class PatroniEvents:
     def __init__(self, config: PatroniConfig) -> None:
         self.config = config
         self.discovery = discovery_for(config)
+        self.pipelines_failed = 0
+        """Commit markers in a row that failed when they were sent together with BEGIN."""
         self._warned = False
         self._do_connect = _weakly(self.do_connect)
 
@@ -120,6 +108,8 @@ class PatroniEvents:
             event.listen(engine, "do_connect", self._do_connect)
         event.listen(engine, "checkout", self.checkout)
         event.listen(engine, "handle_error", _weakly(self.handle_error))
+        watch_commits(engine)
+        engine.update_execution_options(**{_EVENTS: self})
 
     # -- Getting a connection --------------------------------------------------------------------------------
 
@@ -167,7 +157,7 @@ class PatroniEvents:
             connection, stamp = acquire(self.discovery, self.config, connect)
         except PatroniError as exc:
             raise error(str(exc)) from exc
-        _mark(record, connection, stamp)
+        mark(record, connection, stamp)
         return connection
 
     def _later_listeners(self, dialect: Dialect) -> list[Callable[..., DBAPIConnection | None]]:
@@ -186,31 +176,31 @@ class PatroniEvents:
 
         :raises DisconnectionError: the pool connects anew, which the application does not notice
         """
-        mark: _Mark | None = record.info.get(_INFO)
-        if mark is None:
+        known: Mark | None = record.info.get(MARK)
+        if known is None:
             self._warn_unmarked()
             return
-        if mark.pid != os.getpid():
+        if known.pid != os.getpid():
             # The parent process uses this session: forget it here, without a good-bye that would end it there.
             # SQLAlchemy's documentation says so: "Using Connection Pools with Multiprocessing or os.fork()".
             record.dbapi_connection = proxy.dbapi_connection = None  # type: ignore[misc]  # annotated, but no slot
             raise DisconnectionError("the connection belongs to the parent process")
-        if mark.fresh:
-            record.info[_INFO] = dataclasses.replace(mark, fresh=False)
+        if known.fresh:
+            record.info[MARK] = dataclasses.replace(known, fresh=False)
             return
         connection = record.driver_connection
-        if mark.driver.fileno(connection) is None and not mark.driver.is_closed(connection):
-            dbapi_connection.run_async(_let_the_loop_read)
+        if known.driver.fileno(connection) is None and not known.driver.is_closed(connection):
+            dbapi_connection.run_async(let_the_loop_read)
         snapshot = self.discovery.snapshot
-        why = why_unusable(mark.driver, connection, mark.stamp, self.config, snapshot)
-        moved = snapshot is not None and mark.stamp.generation != snapshot.generation
+        why = why_unusable(known.driver, connection, known.stamp, self.config, snapshot)
+        moved = snapshot is not None and known.stamp.generation != snapshot.generation
         if why is None:
             if snapshot is not None and moved:
-                record.info[_INFO] = dataclasses.replace(mark, stamp=mark.stamp.renewed(snapshot.generation))
+                record.info[MARK] = dataclasses.replace(known, stamp=known.stamp.renewed(snapshot.generation))
             return
-        logger.info("replacing a connection to %s (%s): %s", mark.stamp.member, mark.stamp.address, why)
+        logger.info("replacing a connection to %s (%s): %s", known.stamp.member, known.stamp.address, why)
         if not moved:  # the discovery does not know yet that something is wrong
-            self.discovery.invalidate(mark.stamp.member, mark.stamp.address)
+            self.discovery.invalidate(known.stamp.member, known.stamp.address)
         raise DisconnectionError(why)
 
     def _warn_unmarked(self) -> None:
@@ -223,28 +213,51 @@ class PatroniEvents:
 
     # -- Losing one ------------------------------------------------------------------------------------------
 
-    def handle_error(self, context: ExceptionContext) -> None:
-        """Report what an error says about the server, and have the connection dropped if it condemns it."""
+    def handle_error(self, context: ExceptionContext) -> BaseException | None:
+        """Report what an error says about the server, and have the connection dropped if it condemns it.
+
+        :returns: what to raise instead, when it is about a COMMIT that may have happened
+        """
         connection, error = context.connection, context.original_exception
-        if connection is None or connection.closed or connection.invalidated:
-            return
-        if not isinstance(error, context.dialect.loaded_dbapi.Error):
-            return  # Ctrl-C, a cancelled task and bugs say nothing about the server
+        if connection is None:
+            return None
+        attempt = attempt_on(connection)
+        if attempt is not None:
+            attempt.failed(of_commit=context.statement is None and context.execution_context is None)
+        if connection.closed or connection.invalidated:
+            return None
+        if isinstance(error, SQLAlchemyError) or not isinstance(error, Exception):
+            return None  # Ctrl-C, a cancelled task and what was reported already say nothing about the server
         proxied = connection.connection
-        mark = _mark_of(proxied)
-        if mark is None:
-            return
+        known = mark_of(proxied)
+        if known is None:
+            return None
         driver_connection = proxied.driver_connection
-        closed = mark.driver.is_closed(driver_connection)
+        closed = known.driver.is_closed(driver_connection)
+        # asyncpg lets errors of the operating system, and older SQLAlchemy some of asyncpg's own, through as they are.
+        if not closed and not isinstance(error, context.dialect.loaded_dbapi.Error):
+            return None
         fault = classify(error, closed=closed)
-        in_hot_standby = None if closed else mark.driver.parameter(driver_connection, "in_hot_standby")
-        if not condemns(fault, self.config.target, in_hot_standby):
-            return
-        context.is_disconnect = True
-        # The others in the pool are looked at when they are handed out: one that is fine must not go with this one.
-        context.invalidate_pool_on_disconnect = False
-        logger.info("lost a connection to %s (%s): %s", mark.stamp.member, mark.stamp.address, fault.value)
-        self.discovery.invalidate(mark.stamp.member, mark.stamp.address)
+        in_hot_standby = None if closed else known.driver.parameter(driver_connection, "in_hot_standby")
+        if condemns(fault, self.config.target, in_hot_standby):
+            context.is_disconnect = True
+            # The others in the pool are looked at when they are handed out: one that is fine must not go with it.
+            context.invalidate_pool_on_disconnect = False
+            logger.info("lost a connection to %s (%s): %s", known.stamp.member, known.stamp.address, fault.value)
+            self.discovery.invalidate(known.stamp.member, known.stamp.address)
+        if attempt is not None:
+            attempt.lost = attempt.lost or closed or context.is_disconnect
+            attempt.read_only = fault is Fault.NOT_WRITABLE and in_hot_standby == "off"
+        doubt = in_doubt(context, lost=closed)
+        if attempt is not None:
+            attempt.doubt = doubt
+        return doubt
+
+
+def events_of(engine: Engine) -> PatroniEvents | None:
+    """Return the handlers of `engine`; None when it is not on a cluster."""
+    found: PatroniEvents | None = engine.get_execution_options().get(_EVENTS)
+    return found
 
 
 def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -262,20 +275,3 @@ def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
         return alive(*args)
 
     return listener
-
-
-def _mark(record: ConnectionPoolEntry | None, connection: object, stamp: Stamp) -> None:
-    if record is not None:
-        record.info[_INFO] = _Mark(stamp, driver_of(connection), os.getpid())
-
-
-def _mark_of(proxied: ManagesConnection) -> _Mark | None:
-    try:
-        return proxied.info.get(_INFO)
-    except NotImplementedError:  # what stands in for a proxied connection while the dialect looks at its first server
-        return None
-
-
-async def _let_the_loop_read(_connection: object) -> None:
-    for _ in range(_ITERATIONS):
-        await asyncio.sleep(0)

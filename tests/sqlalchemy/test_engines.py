@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from patroni_db.connections import Stamp
 from patroni_db.faults import sqlstate_of
 from patroni_db.topology import Address
-from sqlalchemy_dialect import events as events_module
+from sqlalchemy_dialect.marks import mark
 from tests.sqlalchemy.clients import KINDS, WHERE, Client, LoopClient, ThreadClient, make_client, url_of
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def test_a_writer_that_is_told_read_only_by_a_standby_moves(cluster: LocalCluste
             return None
         misled.append(record)
         connection = psycopg.connect(cluster.conninfo(replica.name, cluster.dbname, user=cluster.user))
-        events_module._mark(record, connection, Stamp(replica.name, Address(replica.host, replica.port), 0))
+        mark(record, connection, Stamp(replica.name, Address(replica.host, replica.port), 0))
         return connection
 
     with pytest.raises(InternalError) as raised, engine.begin() as connection:

@@ -20,6 +20,13 @@ def test_a_session_ended_by_the_server_may_have_committed_locally(error: psycopg
     assert is_in_doubt(error, lost=True, lost_before=False)
 
 
+@pytest.mark.parametrize("error", [psycopg.errors.ConnectionDoesNotExist(), psycopg.errors.ProtocolViolation()])
+def test_the_last_words_of_asyncpg_and_of_a_pooler_tell_only_that_the_connection_is_lost(error: psycopg.Error) -> None:
+    assert is_in_doubt(error, lost=True, lost_before=False)
+    assert not is_in_doubt(error, lost=True, lost_before=True)
+    assert not is_in_doubt(error, lost=False, lost_before=False)
+
+
 @pytest.mark.parametrize("error", [LOST, psycopg.errors.AdminShutdown()])
 def test_what_was_lost_before_it_was_sent_never_ran(error: psycopg.Error) -> None:
     assert not is_in_doubt(error, lost=True, lost_before=True)

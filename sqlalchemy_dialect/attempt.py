@@ -1,0 +1,99 @@
+"""What is known of one attempt at a transaction while it lasts. The events write it, ``run_transaction`` reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy.exc import InvalidRequestError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from sqlalchemy_dialect.errors import CommitOutcomeUnknown
+
+__all__ = ["ATTEMPT", "Attempt", "attempt_on"]
+
+# The execution option by which a Connection knows the attempt that it serves; it ends with the Connection.
+ATTEMPT: Final = "patroni_db_attempt"
+
+
+class Attempt:
+    """One attempt.
+
+    :param pipelined: whether its marker is to go out together with BEGIN
+    """
+
+    __slots__ = (
+        "collisions",
+        "doubt",
+        "finishing",
+        "lost",
+        "marking",
+        "pipelined",
+        "read_only",
+        "rolled_back",
+        "sent",
+        "unsure",
+    )
+
+    def __init__(self, *, pipelined: bool) -> None:
+        self.pipelined = pipelined
+        self.marking = False
+        """Its marker is on its way."""
+        self.collisions: int | None = None
+        """What the marker that was pipelined returned."""
+        self.unsure = False
+        """A statement failed on a connection that lives: unless a savepoint was there, the server aborted it all."""
+        self.lost = False
+        """The connection is lost."""
+        self.doubt: CommitOutcomeUnknown | None = None
+        """Its COMMIT may have happened."""
+        self.read_only = False
+        """A primary refused to write: the transaction itself was declared READ ONLY, not its server."""
+        self.rolled_back = False
+        self.finishing = False
+        """The callable has returned, and COMMIT is due."""
+        self.sent = False
+        """COMMIT was sent, and did not fail."""
+
+    def failed(self, *, of_commit: bool) -> None:
+        """Take in that something on its connection failed.
+
+        :param of_commit: whether it was no statement: BEGIN, COMMIT or ROLLBACK
+        """
+        self.unsure = True
+        if of_commit:
+            self.sent = False
+
+    def refuse_commit(self) -> None:
+        """Keep the callable from committing by itself.
+
+        :raises InvalidRequestError: it does
+        """
+        if not self.finishing:
+            raise InvalidRequestError("run_transaction() commits by itself: the callable must not")
+
+    def refuse_rollback(self) -> None:
+        """Keep the callable from ending the transaction with a statement.
+
+        :raises InvalidRequestError: it does
+        """
+        raise InvalidRequestError(
+            "run_transaction() ends the transaction by itself: have the callable raise what is to roll it back"
+        )
+
+    def check_that_it_can_commit(self) -> None:
+        """Keep a transaction that is not there any more from being passed over.
+
+        :raises InvalidRequestError: the callable, or a flush that failed within it, has rolled it back
+        """
+        if self.rolled_back:
+            raise InvalidRequestError(
+                "nothing was committed: the transaction was rolled back within run_transaction()'s callable, which "
+                "returned all the same. Have it raise what is to roll back, and use begin_nested() for what may fail."
+            )
+
+
+def attempt_on(connection: Connection) -> Attempt | None:
+    """Return the attempt that `connection` serves; None outside of ``run_transaction``."""
+    return connection.get_execution_options().get(ATTEMPT)

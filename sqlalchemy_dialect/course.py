@@ -1,0 +1,147 @@
+"""The course of a transaction over its attempts: what an end of one means for the next. Does no I/O.
+
+Shared by threads and coroutines, so that both decide alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from patroni_db.markers import check_key, new_key
+from patroni_db.transaction import Reruns
+from sqlalchemy_dialect.attempt import Attempt
+
+if TYPE_CHECKING:
+    from sqlalchemy_dialect.errors import CommitOutcomeUnknown
+    from sqlalchemy_dialect.events import PatroniEvents
+
+__all__ = ["Course"]
+
+logger = logging.getLogger("patroni_db.sqlalchemy")
+
+T = TypeVar("T")
+
+# A pooler may not know pipelines: the next attempt goes the plain way, and after so many all do.
+_PIPELINES_THAT_FAIL: Final = 2
+# A server that was promoted this moment may say so in the very answer with which it refused to write.
+_REFUSALS_THAT_COUNT: Final = 2
+
+
+class Course(Generic[T]):
+    """One call of ``run_transaction``.
+
+    :param events: the engine's
+    :param pipelines: whether the engine's driver can send a marker together with BEGIN
+    :param exactly_once: whether a marker decides what became of a COMMIT
+    :param key: the caller's own
+    :param if_applied: what to return when `key` is taken
+    :param deadline: seconds for everything together; None for the engine's ``patroni_failover_timeout``
+    :raises ArgumentError: the key could not be stored
+    """
+
+    def __init__(
+        self,
+        events: PatroniEvents,
+        *,
+        pipelines: bool,
+        exactly_once: bool,
+        key: str | None,
+        if_applied: Any,
+        deadline: float | None,
+    ) -> None:
+        rng = random.SystemRandom()
+        self._events = events
+        self._pipelines = pipelines
+        self._shared = key is not None
+        self.key = _checked(key) if key is not None else new_key(rng, time.time()) if exactly_once else None
+        self._reruns = Reruns(events.config.failover_timeout if deadline is None else deadline, rng)
+        self._attempt = Attempt(pipelined=False)
+        self._refusals = 0
+        self._doubt: CommitOutcomeUnknown | None = None
+        self._value: Any = None
+        self.applied_value: Any = if_applied
+        """What to return when the marker shows that the work is done: the value of the attempt that did it."""
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline, at least 0."""
+        return self._reruns.remaining
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the marker may wait for another transaction with its key; None when nobody else has it."""
+        return self.remaining if self._shared or self._doubt is not None else None
+
+    def next_attempt(self) -> Attempt:
+        """Return what is to be known of the attempt that begins now."""
+        pipelined = (
+            self._pipelines
+            and self.key is not None
+            and self.patience is None
+            and not self._attempt.pipelined
+            and self._events.pipelines_failed < _PIPELINES_THAT_FAIL
+        )
+        self._attempt = Attempt(pipelined=pipelined)
+        return self._attempt
+
+    def marked(self, collisions: int) -> bool:
+        """Take in what the marker returned; return whether the work is done already."""
+        if self._attempt.pipelined:
+            self._events.pipelines_failed = 0
+        if not collisions:
+            self._doubt = None  # what was in doubt has not happened, and never will
+        return bool(collisions)
+
+    def finishing(self, value: T) -> None:
+        """Take in what the callable returned, before COMMIT is sent."""
+        self._value = value
+        self._attempt.check_that_it_can_commit()
+        self._attempt.finishing = True
+
+    def pause_after(self, exc: Exception) -> float | None:
+        """Return the seconds to wait before the next attempt; None when `exc` is to be raised.
+
+        :param exc: what the attempt ended with
+        :raises CommitOutcomeUnknown: an earlier attempt is in doubt, and this one could not clear it up
+        """
+        attempt = self._attempt
+        if attempt.sent:
+            return None  # it was committed: what failed came after
+        if attempt.marking and attempt.pipelined:
+            self._events.pipelines_failed += 1
+        doubt = attempt.doubt  # also when an application's own handler has put another error in its place
+        if doubt is not None:
+            self._doubt = doubt
+            self.applied_value = self._value
+        self._refusals = self._refusals + 1 if attempt.read_only else 0
+        lost = attempt.lost or (isinstance(exc, DBAPIError) and exc.connection_invalidated)
+        decidable = doubt is not None and self.key is not None
+        pause = self._reruns.pause_after(exc if doubt is None else doubt, lost=lost, decidable=decidable)
+        if pause is None and attempt.marking and attempt.pipelined and isinstance(exc, DBAPIError) and self.remaining:
+            pause = 0.0  # nothing but BEGIN and the marker was sent: the plain way shows what is wrong
+        if self._refusals >= _REFUSALS_THAT_COUNT:
+            pause = None
+        if pause is not None:
+            logger.info("a transaction runs again: %s", exc)
+            return pause
+        if self._doubt is not None and self._doubt is not doubt:
+            self._doubt.add_note(f"what became of it could not be found out: {exc}")
+            self._reruns.note(self._doubt)
+            raise self._doubt from self._doubt.__cause__
+        if self._reruns.attempts > 1 and not getattr(exc, "__notes__", None):
+            self._reruns.note(exc)
+        return None
+
+
+def _checked(key: str) -> str:
+    if not isinstance(key, str):
+        raise ArgumentError(f"key takes a string, not {type(key).__name__}")
+    try:
+        return check_key(key)
+    except ValueError as exc:
+        raise ArgumentError(str(exc)) from exc
