@@ -33,10 +33,12 @@ class _Losses:
 
     :param share: of COMMITs whose connection breaks
     :param rng: decides which
+    :param delay: seconds that whatever is carried takes, each way
     """
 
     share: float
     rng: random.Random
+    delay: float = 0.0
     answers: int = 0
     requests: int = 0
 
@@ -58,8 +60,7 @@ class _Session:
                     self._losses.requests += 1
                     return
                 self._deaf = True
-            self._far.write(data)
-            await self._far.drain()
+            await self._pass_on(self._far, data)
 
     async def carry_answers(self, source: asyncio.StreamReader) -> None:
         """Pass on what the server answers, until that is to be lost."""
@@ -67,8 +68,15 @@ class _Session:
             if self._deaf:
                 self._losses.answers += 1
                 return
-            self._near.write(data)
-            await self._near.drain()
+            await self._pass_on(self._near, data)
+
+    async def _pass_on(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if self._losses.delay:
+            # What comes next may be on its way at the same time.
+            asyncio.get_running_loop().call_later(self._losses.delay, writer.write, data)
+        else:
+            writer.write(data)
+            await writer.drain()
 
     def end(self) -> None:
         """Break both connections, without a good-bye."""
@@ -119,7 +127,7 @@ def main() -> None:
 
     threading.Thread(target=wait_for_end, daemon=True).start()
     rng = random.Random(wish["seed"])  # noqa: S311 - is to be foreseen, if one knows the seed
-    asyncio.run(_run(wish["servers"], _Losses(wish["share"], rng), ended))
+    asyncio.run(_run(wish["servers"], _Losses(wish["share"], rng, wish.get("delay", 0.0)), ended))
 
 
 if __name__ == "__main__":

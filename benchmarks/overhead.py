@@ -8,7 +8,9 @@ All subjects take turns, so that whatever else the machine does hits them alike:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import queue
 import random
 import statistics
 import subprocess
@@ -16,12 +18,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import psycopg
+
+from benchmarks.children import Child
 from benchmarks.machine import about_machine, about_versions
-from benchmarks.subjects import FAMILIES
+from benchmarks.subjects import FAMILIES, create_tables
 from patroni_db.cluster import LocalCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from benchmarks.subjects import Family
 
@@ -33,6 +38,7 @@ _OUTPUT = Path("build/benchmarks/overhead")
 _BATCH = 25
 _ROUNDS = 60
 _WARM_UP = 200
+_START_TIMEOUT = 20.0
 
 # What an application imports without this library, and with it.
 _IMPORTS = (
@@ -99,7 +105,7 @@ def _measure_set(
 
     :returns: each variant's median of each round, and how long its first connection took
     """
-    running = {subject.variant: _Running(family.name, subject.variant, server) for subject in family.subjects}
+    running = {subject.variant: _Running(family.maker, subject.variant, server) for subject in family.subjects}
     medians: dict[str, list[float]] = {variant: [] for variant in running}
     try:
         for subject in running.values():
@@ -138,6 +144,20 @@ def _measure(family: Family, server: Mapping[str, Any], sets: int, rounds: int) 
         }
         for variant in times
     }
+
+
+@contextlib.contextmanager
+def _network(server: dict[str, Any], delay: float, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield where the server is reached over a network that takes its time."""
+    if not delay:
+        yield server
+        return
+    heard: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+    wish = {"servers": [(server["host"], server["port"])], "share": 0.0, "seed": 0, "delay": delay}
+    with Child("answers", wish, folder / "network.log", heard.put):
+        address_map = heard.get(timeout=_START_TIMEOUT)["address_map"]
+        host, port = address_map.partition("=")[2].rsplit(":", 1)
+        yield {**server, "host": host, "port": int(port), "address_map": address_map}
 
 
 def _import_seconds(modules: str) -> float:
@@ -190,20 +210,31 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--sets", type=int, default=5, metavar="N", help="start all processes N times, by default 5")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N", help=f"turns, by default {_ROUNDS}")
     parser.add_argument("--output", type=Path, default=_OUTPUT, metavar="DIR", help=f"by default {_OUTPUT}")
+    names = [family.name for family in FAMILIES]
+    parser.add_argument("--family", action="append", choices=names, help="one of them, repeatable; by default all")
     arguments = parser.parse_args(words)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     with LocalCluster(1, progress=lambda text: print(text, file=sys.stderr)) as cluster:
         node = cluster.node(cluster.wait_for_leader())
+        credentials = {"user": cluster.user, "password": cluster.password}
+        with psycopg.connect(cluster.conninfo(dbname="app", **credentials), autocommit=True) as connection:
+            create_tables(connection)
         server = {
             "host": node.host,
             "port": node.port,
             "urls": cluster.urls,
+            "address_map": "",
             "user": cluster.user,
             "password": cluster.password,
         }
-        figures = {family.name: _measure(family, server, arguments.sets, arguments.rounds) for family in FAMILIES}
+        figures = {}
+        for family in FAMILIES:
+            if arguments.family and family.name not in arguments.family:
+                continue
+            with _network(server, family.delay, arguments.output) as reached:
+                figures[family.name] = _measure(family, reached, arguments.sets, arguments.rounds)
     imports = _measure_imports(2 * arguments.sets)
     text = f"{about_machine()}. {about_versions()}.\n\n{_tables(figures, imports)}"
-    arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "summary.md").write_text(text, encoding="utf-8")
     (arguments.output / "figures.json").write_text(
         json.dumps({"families": figures, "imports": imports}, indent=1), encoding="utf-8"

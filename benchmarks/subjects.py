@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FAMILIES", "Family", "Subject", "main"]
+__all__ = ["FAMILIES", "Family", "Subject", "create_tables", "main"]
 
 _QUERY = "SELECT 1"
+_CREATE = "CREATE TABLE IF NOT EXISTS bench_marked (number integer NOT NULL)"
+_INSERT = "INSERT INTO bench_marked VALUES (1)"
+# A network that takes half a millisecond each way, as between two zones of a region.
+_FAR = "-far"
+_DELAY = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Subject:
     """One way to do a family's work.
 
     :param name: what the table calls it
-    :param variant: ``stock``, ``checked`` or ``ours``
+    :param variant: ``stock``, ``checked``, ``ours``, or ``once`` for ours with a commit marker
     """
 
     name: str
@@ -39,11 +44,18 @@ class Family:
     :param name: short
     :param work: what is done
     :param subjects: the first one is what the others are compared with
+    :param delay: seconds that the network takes, each way
     """
 
     name: str
     work: str
     subjects: tuple[Subject, ...]
+    delay: float = 0.0
+
+    @property
+    def maker(self) -> str:
+        """The name of the function that makes a subject's work."""
+        return self.name.removesuffix(_FAR)
 
 
 FAMILIES = (
@@ -73,6 +85,23 @@ FAMILIES = (
             Subject("stock, `check_connection`", "checked"),
             Subject("**ours** (Django's `OPTIONS['pool']`)", "ours"),
         ),
+    ),
+    *(
+        Family(
+            f"{name}{suffix}",
+            f"{label}: a transaction of one `INSERT`{where}",
+            (
+                Subject(f"stock, `{stock}`", "stock"),
+                Subject(f"**ours**, `{ours}`", "ours"),
+                Subject(f"**ours**, `{ours}`, `exactly_once`", "once"),
+            ),
+            delay,
+        )
+        for suffix, where, delay in (("", "", 0.0), (_FAR, ", 0.5 ms of network each way", _DELAY))
+        for name, label, stock, ours in (
+            ("sqlalchemy-transaction", "SQLAlchemy", "engine.begin()", "run_transaction"),
+            ("django-transaction", "Django", "atomic()", "run_atomic"),
+        )
     ),
 )
 
@@ -153,7 +182,81 @@ def _pool(variant: str, server: dict[str, Any]) -> Callable[[], object]:
     return work
 
 
-_MAKERS = {"sqlalchemy": _sqlalchemy, "django": _django, "pool": _pool}
+def _sqlalchemy_transaction(variant: str, server: dict[str, Any]) -> Callable[[], object]:
+    from sqlalchemy import URL, create_engine, text  # noqa: PLC0415
+
+    insert = text(_INSERT)
+    if variant == "stock":
+        where = {"host": server["host"], "port": server["port"], "database": "app"}
+        stock = create_engine(URL.create("postgresql+psycopg", server["user"], server["password"], **where))
+
+        def begin() -> None:
+            with stock.begin() as connection:
+                connection.execute(insert)
+
+        return begin
+    from sqlalchemy_dialect import run_transaction  # noqa: PLC0415
+
+    url = URL.create("postgresql+patroni", server["user"], server["password"], database="app", query=_options(server))
+    engine = create_engine(url)
+
+    def run() -> None:
+        run_transaction(engine, lambda connection: connection.execute(insert), exactly_once=variant == "once")
+
+    return run
+
+
+def _django_transaction(variant: str, server: dict[str, Any]) -> Callable[[], object]:
+    import django  # noqa: PLC0415
+    from django.conf import settings  # noqa: PLC0415
+
+    entry: dict[str, Any] = {"NAME": "app", "USER": server["user"], "PASSWORD": server["password"]}
+    if variant == "stock":
+        entry |= {"ENGINE": "django.db.backends.postgresql", "HOST": server["host"], "PORT": server["port"]}
+    else:
+        entry |= {"ENGINE": "django_backend", "OPTIONS": _options(server)}
+    settings.configure(DATABASES={"default": entry}, USE_TZ=True)
+    django.setup()
+    from django.db import connections, transaction  # noqa: PLC0415
+
+    connection = connections["default"]
+
+    def insert() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(_INSERT)
+
+    if variant == "stock":
+
+        def begin() -> None:
+            with transaction.atomic():
+                insert()
+
+        return begin
+    from django_backend.transaction import run_atomic  # noqa: PLC0415
+
+    return lambda: run_atomic(insert, exactly_once=variant == "once")
+
+
+def _options(server: dict[str, Any]) -> dict[str, str]:
+    options = {"patroni_urls": ",".join(server["urls"])}
+    return options | {"patroni_address_map": server["address_map"]} if server["address_map"] else options
+
+
+_MAKERS = {
+    "sqlalchemy": _sqlalchemy,
+    "django": _django,
+    "pool": _pool,
+    "sqlalchemy-transaction": _sqlalchemy_transaction,
+    "django-transaction": _django_transaction,
+}
+
+
+def create_tables(connection: Any) -> None:
+    """Make what the transactions write to, for the user who is to write."""
+    from patroni_db.markers import CREATE_TABLE  # noqa: PLC0415
+
+    connection.execute(_CREATE)
+    connection.execute(CREATE_TABLE)
 
 
 def main() -> None:
