@@ -514,10 +514,12 @@ class PatroniMixin(_Base):
             super()._commit()  # type: ignore[misc]  # django-stubs lacks it
         except Error as exc:
             self._report(exc)
-            if not is_in_doubt(exc, lost=bool(connection.closed), lost_before=False):
-                raise
+            in_doubt = is_in_doubt(exc, lost=bool(connection.closed), lost_before=False)
+            if not in_doubt or self._stands_by() is True:
+                raise  # nothing was committed; on a standby there was nothing to commit
             self._resolve(exc, mark)
-        note_change(self.alias)
+        if mark is not None or self._stands_by() is not True:
+            note_change(self.alias)
 
     def _resolve(self, exc: Error, mark: Mark | None) -> None:
         """Find out what became of a COMMIT that was not answered; return when it took effect."""

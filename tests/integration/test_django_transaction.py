@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 import uuid
@@ -734,3 +735,30 @@ def test_a_pooler_without_pipelines_is_lived_with(
         run_atomic(lambda number=number: write(lasting, table, str(number)), using=ALIAS, exactly_once=True)  # type: ignore[misc]
     assert len(used) == 2
     assert notes(cluster, table) == Counter(map(str, range(6)))
+
+
+# -- The command line -------------------------------------------------------------------------------------------
+
+
+def test_markers_are_pruned_from_the_command_line(
+    cluster: LocalCluster, table: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from patroni_db.cli import main, prune
+
+    with admin(cluster) as connection:
+        connection.execute(f"""
+            INSERT INTO {markers.TABLE} (key, created_at)
+            SELECT number::text, now() - make_interval(hours => number) FROM generate_series(0, 9) AS number""")
+    monkeypatch.setenv("PGUSER", cluster.user)
+    monkeypatch.setenv("PGPASSWORD", cluster.password)
+    monkeypatch.setattr(prune, "BATCH", 3)
+    words = ["prune-markers", "--url", cluster.urls[0], "--dbname", cluster.dbname]
+    assert main([*words, "--older-than", "2h"]) == 0
+    assert capsys.readouterr().out == "deleted 8 commit markers older than 2h\n"
+    assert keys(cluster).keys() == {"0", "1"}
+    assert main([*words, "--older-than", "7d", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"deleted": 0, "older_than": 604800.0, "table": markers.TABLE}
+    with admin(cluster) as connection:
+        connection.execute(markers.DROP_TABLE)
+    assert main(words) == 1
+    assert markers.TABLE in capsys.readouterr().err
