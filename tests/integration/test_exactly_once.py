@@ -30,7 +30,7 @@ running = pytest.importorskip("benchmarks.running")
 stages = pytest.importorskip("benchmarks.chaos.stage")
 pytest.importorskip("gunicorn")
 
-ONCE = [a for a in clients.CLIENTS if a.once and a.name in ("once-django", "once-http")]
+ONCE = [application for application in clients.CLIENTS if application.once]
 PACE = 0.02
 AT_WORK = 90.0
 DATABASE = "exactly_once"
