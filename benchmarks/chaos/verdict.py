@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import collections
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ class History:
     rows: tuple[Row, ...]
     before: tuple[Census, ...] = ()
     after: tuple[Census, ...] = ()
-    imbalance: Mapping[str, int] = MappingProxyType({})
+    imbalance: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
