@@ -287,6 +287,22 @@ class TestLeaks:
         assert self.found(backends=5) == ["5 sessions by the servers' word, at most 4 are due"]
 
 
+class TestExactlyOnce:
+    ONCE = dataclasses.replace(WRITER, once=True)
+
+    def test_an_error_in_flight_is_nobodys_fault_unless_the_transaction_was_to_run_again(self) -> None:
+        assert rules_broken(history()) == []
+        assert rules_broken(history(), self.ONCE) == ["failed"]
+
+    def test_books_that_do_not_balance_are_found(self) -> None:
+        assert rules_broken(history(imbalance={"accounts": 0, "shop": 0})) == []
+        found = judged(history(imbalance={"accounts": -3, "shop": 1})).violations
+        assert [(finding.rule, finding.text) for finding in found] == [
+            ("imbalance", "accounts: -3"),
+            ("imbalance", "shop: +1"),
+        ]
+
+
 def test_the_history_is_written_for_the_post_mortem(tmp_path: Path) -> None:
     whole = history((*WRITES, *READS, write(12.33, "n1", 1)))
     path = tmp_path / "history.jsonl"
