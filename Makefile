@@ -35,7 +35,7 @@ demo: $(READY) ## Applications write through a switchover and a crash on a real 
 	@$(BIN)/patroni-db demo
 
 test: $(READY) ## Run all tests, most of them on a real cluster
-	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(SUITES)
+	@$(BIN)/pytest --numprocesses 2 --dist worksteal $(SUITES)
 
 lint: $(READY) ## Check style and format
 	@$(BIN)/ruff check .
@@ -96,7 +96,7 @@ $(READY): pyproject.toml
 	@"$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 	@mkdir .venv/tmp
-	@TMPDIR=$(CURDIR)/.venv/tmp $(BIN)/uv pip install --quiet --python $(BIN)/python \
+	@TMPDIR=$(CURDIR)/.venv/tmp $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
 	    --requirements pyproject.toml --all-extras --group dev --editable .
 	@rm -rf .venv/tmp
 	@printf '%s\n' '$(KEY)' >$(READY)

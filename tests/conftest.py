@@ -53,17 +53,14 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Run the suites in their order, whichever way they were named on the command line.
 
-    Of two workers (pytest-xdist) one has the cluster of the session and all tests on it: two clusters would be
-    in each other's way on two cores.
+    Several workers (pytest-xdist) have a cluster each; with ``--dist worksteal`` each begins with a piece of this
+    order, so that neighbours share what their module sets up, and takes over from the others when it is done.
     """
 
     def rank(item: pytest.Item) -> int:
         suite = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
         return ORDER.index(suite) if suite in ORDER else len(ORDER)
 
-    for item in items:  # before xdist reads the marks
-        if "patroni_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("django_db"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
     yield
     items.sort(key=rank)  # after pytest-django has put its own order
 
