@@ -39,7 +39,7 @@ def _environment() -> dict[str, str]:
 class TestDemo:
     def test_loses_nothing_through_both_faults(self, tmp_path: Path) -> None:
         figures = tmp_path / "figures.json"
-        command = [*DEMO, "--seconds", "4", "--json", str(figures)]
+        command = [*DEMO, "--seconds", "1.5", "--json", str(figures)]
         ended = subprocess.run(
             command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=150, check=False
         )
@@ -74,9 +74,8 @@ class TestDemo:
     ) -> None:
         log = tmp_path / "log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*DEMO, "--seconds", "600", "--nodes", "2"], cwd=ROOT, env=_environment(), stdout=output, stderr=output
-            )
+            command = [*DEMO, "--seconds", "600", "--nodes", "2", "--no-synchronous"]
+            process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=output, stderr=output)
         try:
             _until(lambda: moment in log.read_text() or process.poll() is not None)
             started = psutil.Process(process.pid).children(recursive=True)

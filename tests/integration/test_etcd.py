@@ -606,7 +606,7 @@ def test_heartbeats_of_the_leader_make_no_looks(cluster: LocalCluster, caplog: p
     with contextlib.closing(watching(cluster, caplog)) as discovery:
         until(lambda: discovery.failure is None)
         looks = discovery._looks
-        time.sleep(5 * cluster.settings.loop_wait)
+        time.sleep(3 * cluster.settings.loop_wait)
         assert discovery._looks <= looks + 1
 
 
