@@ -6,16 +6,17 @@ acknowledged writes after a crash needs a synchronous standby before it.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from patroni_db.config import PatroniConfig
-from patroni_db.discovery import discovery_for
-from patroni_db.topology import Member, Role, Topology
+from patroni_db.cluster.rest import get_json
 
 if TYPE_CHECKING:
     from patroni_db.cluster import LocalCluster
 
 __all__ = ["replicate_synchronously", "wait_for_synchronous_standby"]
+
+PATIENCE = 60.0
 
 
 def replicate_synchronously(cluster: LocalCluster) -> None:
@@ -25,10 +26,21 @@ def replicate_synchronously(cluster: LocalCluster) -> None:
 
 
 def wait_for_synchronous_standby(cluster: LocalCluster) -> None:
-    """Wait until Patroni names one: only it may take over."""
-    found = discovery_for(PatroniConfig(urls=cluster.urls)).wait_for(_synchronous_standby, 60)
-    assert found is not None, "no synchronous standby"
+    """Wait until Patroni names one: only it may take over.
+
+    The leader of this moment is asked: what a discovery knows may be from before the last fault.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not _has_synchronous_standby(cluster):
+        assert time.monotonic() < deadline, "no synchronous standby"
+        time.sleep(0.05)
 
 
-def _synchronous_standby(topology: Topology) -> Member | None:
-    return next((member for member in topology.members if member.role == Role.SYNC_STANDBY), None)
+def _has_synchronous_standby(cluster: LocalCluster) -> bool:
+    leader = cluster.leader
+    if leader is None:
+        return False
+    node = cluster.node(leader)
+    view = get_json((node.host, node.api_port), "/cluster", timeout=2.0) or {}
+    roles = {row.get("name"): row.get("role") for row in view.get("members", ())}
+    return roles.get(leader) == "leader" and "sync_standby" in roles.values()
