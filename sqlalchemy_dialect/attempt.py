@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import InvalidRequestError
 
+from sqlalchemy_dialect.watched import Watched
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.engine import RootTransaction
 
     from sqlalchemy_dialect.errors import CommitOutcomeUnknown
 
@@ -24,6 +27,9 @@ class Attempt:
     """
 
     __slots__ = (
+        "_connection",
+        "_transaction",
+        "_watched",
         "collisions",
         "doubt",
         "finishing",
@@ -31,12 +37,14 @@ class Attempt:
         "marking",
         "pipelined",
         "read_only",
-        "rolled_back",
         "sent",
         "unsure",
     )
 
     def __init__(self, *, pipelined: bool) -> None:
+        self._connection: Connection | None = None
+        self._transaction: RootTransaction | None = None
+        self._watched: Watched | None = None
         self.pipelined = pipelined
         self.marking = False
         """Its marker is on its way."""
@@ -50,7 +58,6 @@ class Attempt:
         """Its COMMIT may have happened."""
         self.read_only = False
         """A primary refused to write: the transaction itself was declared READ ONLY, not its server."""
-        self.rolled_back = False
         self.finishing = False
         """The callable has returned, and COMMIT is due."""
         self.sent = False
@@ -82,12 +89,30 @@ class Attempt:
             "run_transaction() ends the transaction by itself: have the callable raise what is to roll it back"
         )
 
+    def take(self, connection: Connection) -> None:
+        """Let `connection`, which has just begun, know of the attempt until :meth:`release`."""
+        self._connection = connection
+        self._transaction = connection.get_transaction()
+        driver_connection = connection.connection.driver_connection
+        if isinstance(driver_connection, Watched):
+            self._watched = driver_connection
+            driver_connection.attempt = self
+
+    def release(self) -> None:
+        """Let go of the connection, before it goes back to its pool."""
+        if self._watched is not None:
+            self._watched.attempt = None
+            self._watched = None
+
     def check_that_it_can_commit(self) -> None:
         """Keep a transaction that is not there any more from being passed over.
 
         :raises InvalidRequestError: the callable, or a flush that failed within it, has rolled it back
         """
-        if self.rolled_back:
+        transaction = self._transaction
+        if self._connection is None or transaction is None:
+            return
+        if not transaction.is_active or self._connection.get_transaction() is not transaction:
             raise InvalidRequestError(
                 "nothing was committed: the transaction was rolled back within run_transaction()'s callable, which "
                 "returned all the same. Have it raise what is to roll back, and use begin_nested() for what may fail."

@@ -1,9 +1,8 @@
 """What became of a COMMIT, or of a statement in AUTOCOMMIT, whose connection was lost.
 
-``commit``, ``commit_twophase``, ``do_execute``
-    look whether the connection was lost before anything is sent: then nothing has happened
-``handle_error``
-    asks :func:`in_doubt`
+Whether it was lost before anything was sent is noted by the connections themselves (:mod:`sqlalchemy_dialect.watched`),
+for those of an application's own making by SQLAlchemy's events ``commit`` and ``commit_twophase``, and for statements
+by ``do_execute``. ``handle_error`` asks :func:`in_doubt`.
 
 The handlers are functions, not methods: SQLAlchemy's caches keep dialects, with their events, for as long as the
 process lives, and nothing else must stay with them.
@@ -11,7 +10,6 @@ process lives, and nothing else must stay with them.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -22,6 +20,7 @@ from patroni_db.outcome import ends_transaction, is_in_doubt
 from sqlalchemy_dialect.attempt import ATTEMPT, attempt_on
 from sqlalchemy_dialect.errors import CommitOutcomeUnknown
 from sqlalchemy_dialect.marks import Mark, mark_of
+from sqlalchemy_dialect.watched import Watched, let_the_loop_read
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -29,28 +28,28 @@ if TYPE_CHECKING:
 
     from sqlalchemy_dialect.attempt import Attempt
 
-__all__ = ["in_doubt", "let_the_loop_read", "watch_commits"]
+__all__ = ["in_doubt", "watch_commits", "watch_statements"]
 
-# In the record's ``info``: whether the connection was lost before COMMIT, or the statement, was sent.
-_LOST_BEFORE: Final = "patroni_db_lost_before"
+# In the record's ``info``: whether the connection was lost before a COMMIT, or a statement that commits, was sent.
+_COMMIT: Final = "patroni_db_commit"
+_STATEMENT: Final = "patroni_db_statement"
 # Statements that begin so are no COMMIT, whatever follows. Looking further at each one would cost a microsecond.
 _ORDINARY: Final = frozenset("SIUDWsiudw")
-# asyncio hands a server's farewell to asyncpg one loop iteration after it was polled, and its end of file another
-# one later: measured, four iterations tell (three with uvloop). Each costs about 6 µs on an idle loop.
-_ITERATIONS: Final = 4
 
 
-def watch_commits(engine: Engine) -> None:
-    """Listen to what `engine` sends."""
-    for name in ("commit", "commit_twophase"):
-        event.listen(engine, name, _before_commit)
-    for name in ("begin", "begin_twophase", "prepare_twophase", "rollback_twophase"):
-        event.listen(engine, name, _before_other)
-    event.listen(engine, "rollback", _before_rollback)
-    event.listen(engine, "rollback_savepoint", _after_savepoint)
+def watch_statements(engine: Engine) -> None:
+    """Look before a statement is sent that commits: a COMMIT by hand, or any in AUTOCOMMIT."""
     event.listen(engine, "do_execute", _before_statement)
     event.listen(engine, "do_executemany", _before_statement)
     event.listen(engine, "do_execute_no_params", _before_plain_statement)
+
+
+def watch_commits(engine: Engine) -> None:
+    """Look before COMMIT is sent on connections that do not look themselves."""
+    for name in ("commit", "commit_twophase"):
+        event.listen(engine, name, _before_commit)
+    for name in ("begin", "begin_twophase", "prepare_twophase", "rollback", "rollback_twophase"):
+        event.listen(engine, name, _before_other)
 
 
 def in_doubt(context: ExceptionContext, *, lost: bool) -> CommitOutcomeUnknown | None:
@@ -60,9 +59,7 @@ def in_doubt(context: ExceptionContext, *, lost: bool) -> CommitOutcomeUnknown |
     :param lost: whether it is closed or broken now
     """
     connection = context.connection
-    if connection is None or not _is_final(context, connection):
-        return None
-    lost_before: bool | None = connection.info.get(_LOST_BEFORE)
+    lost_before = None if connection is None else _take_note(context, connection)
     if lost_before is None or not is_in_doubt(context.original_exception, lost=lost, lost_before=lost_before):
         return None
     many = context.execution_context is not None and context.execution_context.executemany
@@ -70,18 +67,28 @@ def in_doubt(context: ExceptionContext, *, lost: bool) -> CommitOutcomeUnknown |
         context.statement,
         context.parameters,
         context.original_exception,
-        hide_parameters=connection.engine.hide_parameters,
+        hide_parameters=context.engine is not None and context.engine.hide_parameters,
         connection_invalidated=context.is_disconnect,
         ismulti=many,
     )
 
 
-def _is_final(context: ExceptionContext, connection: Connection) -> bool:
-    """Return whether what failed was a COMMIT, or a statement that commits by itself."""
+def _take_note(context: ExceptionContext, connection: Connection) -> bool | None:
+    """Return whether the connection was lost before it was sent; None when what failed was nothing that commits."""
+    proxied = connection.connection
+    note: bool | None
     if context.statement is not None:
-        return _commits(connection.connection.dbapi_connection, context.statement)
-    # Without a statement SQLAlchemy reports BEGIN, COMMIT, ROLLBACK, and what a cursor fetches later.
-    return context.execution_context is None and connection.in_transaction()
+        note = proxied.info.pop(_STATEMENT, None)
+        return note if _commits(proxied.dbapi_connection, context.statement) else None
+    if context.execution_context is not None:
+        return None  # what a cursor fetches later
+    # Without a statement SQLAlchemy reports BEGIN, COMMIT and ROLLBACK.
+    driver_connection = proxied.driver_connection
+    if isinstance(driver_connection, Watched):
+        note, driver_connection.lost_before = driver_connection.lost_before, None
+        return note
+    note = proxied.info.pop(_COMMIT, None)
+    return note
 
 
 def _commits(dbapi_connection: DBAPIConnection | None, statement: str) -> bool:
@@ -92,35 +99,21 @@ def _commits(dbapi_connection: DBAPIConnection | None, statement: str) -> bool:
 
 
 def _before_commit(connection: Connection, *_twophase: object) -> None:
+    if connection.invalidated or isinstance(connection.connection.driver_connection, Watched):
+        return
     attempt = attempt_on(connection)
     if attempt is not None:
         attempt.refuse_commit()
-    if connection.invalidated:
-        return  # SQLAlchemy will not send anything
+        attempt.sent = True
     mark = mark_of(connection.connection)
     if mark is not None:
-        _note(connection, mark)
-    if attempt is not None:
-        attempt.sent = True
+        connection.info[_COMMIT] = _is_lost(connection, mark)
 
 
-def _before_other(connection: Connection, *_twophase: object) -> None:
+def _before_other(connection: Connection, *_others: object) -> None:
     """Forget the COMMIT before: what is sent now is none."""
     if not connection.invalidated:
-        connection.info.pop(_LOST_BEFORE, None)
-
-
-def _before_rollback(connection: Connection) -> None:
-    attempt = attempt_on(connection)
-    if attempt is not None:
-        attempt.rolled_back = True
-    _before_other(connection)
-
-
-def _after_savepoint(connection: Connection, _name: str, _context: object) -> None:
-    attempt = attempt_on(connection)
-    if attempt is not None:
-        attempt.unsure = False
+        connection.info.pop(_COMMIT, None)
 
 
 def _before_plain_statement(cursor: DBAPICursor, statement: str, context: ExecutionContext) -> bool | None:
@@ -146,18 +139,18 @@ def _before_statement(_cursor: DBAPICursor, statement: str, parameters: Any, con
     if mark is None or not _commits(proxied.dbapi_connection, statement):
         return None
     if mark.driver.parameter(proxied.driver_connection, "in_hot_standby") == "on":
-        connection.info.pop(_LOST_BEFORE, None)  # nothing can be written there
+        connection.info.pop(_STATEMENT, None)  # nothing can be written there
     else:
-        _note(connection, mark)
+        connection.info[_STATEMENT] = _is_lost(connection, mark)
     return None
 
 
-def _note(connection: Connection, mark: Mark) -> None:
+def _is_lost(connection: Connection, mark: Mark) -> bool:
     proxied = connection.connection
     driver_connection = proxied.driver_connection
     if mark.driver.fileno(driver_connection) is None and not mark.driver.is_closed(driver_connection):
         proxied.dbapi_connection.run_async(let_the_loop_read)  # type: ignore[union-attr]  # it is an adapted one
-    connection.info[_LOST_BEFORE] = mark.is_lost(driver_connection)
+    return mark.is_lost(driver_connection)
 
 
 def _refuse_ends(attempt: Attempt, statement: str) -> None:
@@ -193,9 +186,3 @@ def _send_with_begin(connection: Connection, statement: str, parameters: Any) ->
     (collisions,) = cursor.fetchone() or (0,)
     cursor.close()
     return int(collisions)
-
-
-async def let_the_loop_read(_connection: object) -> None:
-    """Let the event loop take in what has arrived, for drivers that show their socket to nobody."""
-    for _ in range(_ITERATIONS):
-        await asyncio.sleep(0)

@@ -1,17 +1,18 @@
-"""How each driver is told which server to connect to, and how long that may take. Pure."""
+"""How each driver is told which server to connect to, and how long that may take."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from patroni_db.libpq import attempt_params, with_defaults
+from sqlalchemy_dialect.watched import watched_class
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from patroni_db.acquisition import Attempt
 
-__all__ = ["ASYNC_CREATOR", "DRIVERS", "async_connect_of", "attempt_arguments"]
+__all__ = ["ASYNC_CREATOR", "DRIVERS", "async_connect_of", "attempt_arguments", "connect_of"]
 
 # SQLAlchemy's asynchronous dialects take the coroutine function that makes a driver's connection under this name.
 ASYNC_CREATOR: Final = "async_creator_fn"
@@ -43,12 +44,39 @@ def attempt_arguments(driver: str, params: Mapping[str, Any], attempt: Attempt) 
     return _ARGUMENTS[driver](params, attempt)
 
 
+def connect_of(driver: str) -> Callable[..., Any]:
+    """Return the function with which the synchronous `driver` connects; its connections are watched."""
+    if driver == "psycopg2":
+        return _psycopg2_connect
+    import psycopg  # noqa: PLC0415 - as below
+
+    connect: Callable[..., Any] = watched_class(psycopg.Connection).connect  # type: ignore[attr-defined]  # psycopg's
+    return connect
+
+
 def async_connect_of(driver: str) -> Callable[..., Awaitable[Any]]:
-    """Return the coroutine function with which `driver` connects."""
+    """Return the coroutine function with which `driver` connects; its connections are watched."""
     if driver == "asyncpg":
-        import asyncpg  # noqa: PLC0415 - one driver is installed, not necessarily both
+        return _asyncpg_connect
+    import psycopg  # noqa: PLC0415 - one driver is installed, not necessarily all
 
-        return asyncpg.connect
-    import psycopg  # noqa: PLC0415
+    connect: Callable[..., Awaitable[Any]]
+    connect = watched_class(psycopg.AsyncConnection).connect  # type: ignore[attr-defined]  # psycopg's
+    return connect
 
-    return psycopg.AsyncConnection.connect
+
+def _psycopg2_connect(*cargs: Any, connection_factory: Any = None, **cparams: Any) -> Any:
+    import psycopg2.extensions  # noqa: PLC0415 - as above
+
+    factory = connection_factory or psycopg2.extensions.connection
+    if isinstance(factory, type):
+        factory = watched_class(factory)
+    return psycopg2.connect(*cargs, connection_factory=factory, **cparams)
+
+
+async def _asyncpg_connect(*cargs: Any, connection_class: Any = None, **cparams: Any) -> Any:
+    import asyncpg  # noqa: PLC0415 - as above
+
+    return await asyncpg.connect(
+        *cargs, connection_class=watched_class(connection_class or asyncpg.Connection), **cparams
+    )

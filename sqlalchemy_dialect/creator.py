@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy.exc import ArgumentError
 
 from patroni_db.config import PatroniConfig
-from sqlalchemy_dialect.connecting import attempt_arguments
+from sqlalchemy_dialect.connecting import attempt_arguments, connect_of
 from sqlalchemy_dialect.events import PatroniEvents
 from sqlalchemy_dialect.settings import refuse_addressing
 
@@ -35,7 +35,7 @@ class PatroniCreator:
 
     :param config: where to ask Patroni, and what the connections are for
     :param connect: makes a connection from keyword arguments; by default the driver's own ``connect``. It gets
-        `params` with ``host``, ``port`` and timeouts
+        `params` with ``host``, ``port`` and timeouts. Connections of your own class cost a listener for ``commit``
     :param module: the driver: ``psycopg`` (default) or ``psycopg2``; its ``OperationalError`` tells that no server
         was found in time
     :param params: libpq's connection parameters, except those that name a server
@@ -56,7 +56,7 @@ class PatroniCreator:
         self._events = PatroniEvents(config)
         self._driver = module.__name__
         self._error = module.OperationalError
-        self._connect = connect or module.connect
+        self._connect = connect or connect_of(module.__name__)
         self._params = params
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError, SQLAlchemyError
 
 from patroni_db.acquisition import acquire, acquire_async
@@ -29,11 +30,12 @@ from patroni_db.discovery import discovery_for
 from patroni_db.errors import PatroniError
 from patroni_db.faults import Fault, classify
 from sqlalchemy_dialect.attempt import attempt_on
-from sqlalchemy_dialect.commits import in_doubt, let_the_loop_read, watch_commits
-from sqlalchemy_dialect.connecting import ASYNC_CREATOR, async_connect_of, attempt_arguments
+from sqlalchemy_dialect.commits import in_doubt, watch_commits, watch_statements
+from sqlalchemy_dialect.connecting import ASYNC_CREATOR, async_connect_of, attempt_arguments, connect_of
 from sqlalchemy_dialect.marks import MARK, Mark, mark, mark_of
 from sqlalchemy_dialect.reactions import condemns
 from sqlalchemy_dialect.settings import refuse_addressing
+from sqlalchemy_dialect.watched import Watched, let_the_loop_read
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from patroni_db.acquisition import Attempt
     from patroni_db.config import PatroniConfig
+    from patroni_db.connections import Stamp
 
 __all__ = ["PatroniEvents", "events_of"]
 
@@ -81,7 +84,7 @@ class _AsyncCreator:
             connection, stamp = await acquire_async(self.events.discovery, self.events.config, connect)
         except PatroniError as exc:
             raise self.error(str(exc)) from exc
-        mark(self.record, connection, stamp)
+        self.events.know(self.record, connection, stamp)
         return connection
 
 
@@ -96,6 +99,8 @@ class PatroniEvents:
         self.discovery = discovery_for(config)
         self.pipelines_failed = 0
         """Commit markers in a row that failed when they were sent together with BEGIN."""
+        self._engine: weakref.ref[Engine] | None = None
+        self._listens = False
         self._warned = False
         self._do_connect = _weakly(self.do_connect)
 
@@ -108,8 +113,9 @@ class PatroniEvents:
             event.listen(engine, "do_connect", self._do_connect)
         event.listen(engine, "checkout", self.checkout)
         event.listen(engine, "handle_error", _weakly(self.handle_error))
-        watch_commits(engine)
+        watch_statements(engine)
         engine.update_execution_options(**{_EVENTS: self})
+        self._engine = weakref.ref(engine)
 
     # -- Getting a connection --------------------------------------------------------------------------------
 
@@ -135,8 +141,11 @@ class PatroniEvents:
             if given is not None:
                 return given
 
+        own = getattr(type(dialect), "connect", None) is not DefaultDialect.connect
+        make: Callable[..., DBAPIConnection] = dialect.connect if own else connect_of(dialect.driver)
+
         def connect(attempt: Attempt) -> DBAPIConnection:
-            return dialect.connect(*cargs, **attempt_arguments(dialect.driver, cparams, attempt))
+            return make(*cargs, **attempt_arguments(dialect.driver, cparams, attempt))
 
         routed: DBAPIConnection = self.connect(connect, record, error)
         return routed
@@ -157,8 +166,16 @@ class PatroniEvents:
             connection, stamp = acquire(self.discovery, self.config, connect)
         except PatroniError as exc:
             raise error(str(exc)) from exc
-        mark(record, connection, stamp)
+        self.know(record, connection, stamp)
         return connection
+
+    def know(self, record: ConnectionPoolEntry | None, connection: object, stamp: Stamp) -> None:
+        """Have `record` know of its new connection, and listen to the engine where that does not look itself."""
+        mark(record, connection, stamp)
+        engine = None if self._engine is None else self._engine()
+        if engine is not None and not self._listens and not isinstance(connection, Watched):
+            self._listens = True
+            watch_commits(engine)
 
     def _later_listeners(self, dialect: Dialect) -> list[Callable[..., DBAPIConnection | None]]:
         listeners = list(dialect.dispatch.do_connect)

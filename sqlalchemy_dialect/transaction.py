@@ -101,10 +101,13 @@ def run_transaction(
         attempt = course.next_attempt()
         try:
             with time_limit(course.remaining), origin.open() as subject:
-                applied = _begin(subject, course, attempt, isolation_level)
-                value = course.applied_value if applied else fn(subject)
-                course.finishing(value)
-                _commit(subject, attempt)
+                try:
+                    applied = _begin(subject, course, attempt, isolation_level)
+                    value = course.applied_value if applied else fn(subject)
+                    course.finishing(value)
+                    _commit(subject, attempt)
+                finally:
+                    attempt.release()
         except Exception as exc:
             pause = course.pause_after(exc)
             if pause is None:
@@ -166,10 +169,13 @@ async def run_transaction_async(
         try:
             with time_limit(course.remaining):
                 async with origin.open() as subject:
-                    applied = await subject.run_sync(_begin, course, attempt, isolation_level)
-                    value = course.applied_value if applied else await fn(subject)
-                    course.finishing(value)
-                    await subject.run_sync(_commit, attempt)
+                    try:
+                        applied = await subject.run_sync(_begin, course, attempt, isolation_level)
+                        value = course.applied_value if applied else await fn(subject)
+                        course.finishing(value)
+                        await subject.run_sync(_commit, attempt)
+                    finally:
+                        attempt.release()
         except Exception as exc:
             pause = course.pause_after(exc)
             if pause is None:
@@ -193,6 +199,7 @@ def _begin(subject: Connection | Session, course: Course[Any], attempt: Attempt,
         connection.begin()
     if mark_of(connection.connection) is None:
         raise ArgumentError("the engine's connections come from elsewhere (pool= or a do_connect listener of yours)")
+    attempt.take(connection)
     dbapi_connection: Any = connection.connection.dbapi_connection
     if dbapi_connection.autocommit:
         raise ArgumentError("the engine is in isolation level AUTOCOMMIT: give run_transaction() an isolation_level")

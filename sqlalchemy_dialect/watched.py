@@ -1,0 +1,146 @@
+"""The drivers' connections, which look whether they are lost before they send COMMIT.
+
+What was lost before has not happened; what was lost meanwhile may have. SQLAlchemy's event ``commit`` would tell the
+moment too, but a listener for it makes every transaction about 25 µs slower, as SQLAlchemy then looks for listeners of
+all events (measured with 2.1). Looking here takes 2 µs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from patroni_db.connections import driver_of
+
+if TYPE_CHECKING:
+    from patroni_db.connections import Driver
+    from sqlalchemy_dialect.attempt import Attempt
+
+__all__ = ["Watched", "let_the_loop_read", "watched_class"]
+
+# asyncio hands a server's farewell to asyncpg one loop iteration after it was polled, and its end of file another
+# one later: measured, four iterations tell (three with uvloop). Each costs about 6 µs on an idle loop.
+_ITERATIONS: Final = 4
+
+_classes: dict[type, type] = {}
+
+
+class Watched:
+    """A mixin for connection classes."""
+
+    attempt: Attempt | None = None
+    """The attempt of ``run_transaction`` that has it."""
+    lost_before: bool | None = None
+    """Whether it was lost before COMMIT was sent; None when no COMMIT was, or it was answered."""
+    _driver: Driver | None = None
+
+    def before_commit(self) -> None:
+        """Look before COMMIT is sent.
+
+        :raises InvalidRequestError: ``run_transaction``'s callable commits by itself
+        """
+        driver = self._driver
+        if driver is None:
+            driver = self._driver = driver_of(self)
+        attempt = self.attempt
+        if attempt is not None:
+            attempt.refuse_commit()
+            attempt.sent = True
+        self.lost_before = driver.is_closed(self) or driver.consume(self)
+
+
+def watched_class(base: type) -> type:
+    """Return a subclass of `base`, a driver's connection class or an application's own, that looks.
+
+    :raises TypeError: for a class of another driver
+    """
+    known = _classes.get(base)
+    if known is None:
+        mixin = next((_mixin(cls) for cls in base.__mro__ if _mixin(cls) is not None), None)
+        if mixin is None:
+            problem = f"{base} is not a connection class of psycopg, psycopg2 or asyncpg"
+            raise TypeError(problem)
+        known = _classes[base] = type(f"Watched{base.__name__}", (mixin, base), {"__module__": __name__})
+    return known
+
+
+def _mixin(cls: type) -> type[Watched] | None:
+    return _MIXINS.get((cls.__module__.partition(".")[0], cls.__name__))
+
+
+class _Synchronous(Watched):
+    """psycopg's ``Connection`` and psycopg2's ``connection``."""
+
+    def commit(self) -> None:
+        """Commit the transaction under way."""
+        self.before_commit()
+        super().commit()  # type: ignore[misc]  # the driver's
+        self.lost_before = None
+
+    def tpc_commit(self, *xid: Any) -> None:
+        """Commit a prepared transaction."""
+        self.before_commit()
+        super().tpc_commit(*xid)  # type: ignore[misc]  # the driver's
+        self.lost_before = None
+
+
+class _Asynchronous(Watched):
+    """psycopg's ``AsyncConnection``."""
+
+    async def commit(self) -> None:
+        """Commit the transaction under way."""
+        self.before_commit()
+        await super().commit()  # type: ignore[misc]  # the driver's
+        self.lost_before = None
+
+    async def tpc_commit(self, *xid: Any) -> None:
+        """Commit a prepared transaction."""
+        self.before_commit()
+        await super().tpc_commit(*xid)  # type: ignore[misc]  # the driver's
+        self.lost_before = None
+
+
+class _Asyncpg(Watched):
+    """asyncpg's ``Connection``, whose transactions are objects of their own."""
+
+    def transaction(self, **options: Any) -> Any:
+        """Return a transaction that looks at its connection before it commits."""
+        if self.is_in_transaction():  # type: ignore[attr-defined]  # the driver's
+            return super().transaction(**options)  # type: ignore[misc]  # the driver's: a savepoint
+        transaction = _looking_transaction()(self, *({**_ASYNCPG_OPTIONS, **options}.values()))
+        transaction.watched = self
+        return transaction
+
+
+@functools.cache
+def _looking_transaction() -> Any:
+    from asyncpg.transaction import Transaction  # noqa: PLC0415 - one driver is installed, not necessarily all
+
+    class Looking(Transaction):
+        watched: Any
+
+        async def commit(self) -> None:
+            if not self.watched.is_closed():
+                await let_the_loop_read(self.watched)
+            self.watched.before_commit()
+            await super().commit()
+            self.watched.lost_before = None
+
+    return Looking
+
+
+# The options of asyncpg's ``Connection.transaction``, in the order in which its ``Transaction`` takes them.
+_ASYNCPG_OPTIONS: Final = {"isolation": None, "readonly": False, "deferrable": False}
+_MIXINS: Final[dict[tuple[str, str], type[Watched]]] = {
+    ("psycopg", "Connection"): _Synchronous,
+    ("psycopg", "AsyncConnection"): _Asynchronous,
+    ("psycopg2", "connection"): _Synchronous,
+    ("asyncpg", "Connection"): _Asyncpg,
+}
+
+
+async def let_the_loop_read(_connection: object) -> None:
+    """Let the event loop take in what has arrived, for drivers that show their socket to nobody."""
+    for _ in range(_ITERATIONS):
+        await asyncio.sleep(0)
