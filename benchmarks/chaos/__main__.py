@@ -66,6 +66,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="seconds that a client may be behind the cluster, by default 1: servers and clients share the processors",
     )
     parser.add_argument(
+        "--behind-once",
+        type=float,
+        default=2.0,
+        metavar="S",
+        help="the same for transactions that run again, by default 2: what is in doubt is asked about first",
+    )
+    parser.add_argument(
         "--behind-reads",
         type=float,
         default=5.5,
@@ -124,7 +131,7 @@ def main(words: Sequence[str] | None = None) -> int:
         console.print(f"seed {seed}: interrupted")
         return 128 + signal.SIGINT
     deposed = 0.0 if settings.synchronous else _LEARNING
-    rules = Rules(settings.synchronous, arguments.behind, arguments.behind_reads, deposed)
+    rules = Rules(settings.synchronous, arguments.behind, arguments.behind_once, arguments.behind_reads, deposed)
     findings = judge(history, clients_of(settings), rules)
     about = {
         "seed": seed,

@@ -16,7 +16,7 @@ from benchmarks.chaos.clients import KNOWN_AS
 from benchmarks.chaos.incidents import Census
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from benchmarks.running import RunningClient
     from patroni_db.cluster import LocalCluster
@@ -30,17 +30,20 @@ _PAUSE = 0.25
 _BACKENDS = "SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1"
 
 
-def take_census(cluster: LocalCluster, running: Sequence[RunningClient]) -> tuple[Census, ...]:
+def take_census(
+    cluster: LocalCluster, running: Sequence[RunningClient], between: Iterable[tuple[str, int]]
+) -> tuple[Census, ...]:
     """Count, some times in the next seconds, and return the median of each.
 
     :param cluster: nothing of it may be broken
     :param running: the clients
+    :param between: addresses at which some of them reach the servers
     """
     for client in running:
         # psycopg keeps the socket of an attempt that timed out until its garbage is collected.
         os.kill(client.child.pid, signal.SIGUSR1)
     time.sleep(_PAUSE)
-    servers: set[tuple[object, ...]] = {(node.host, node.port) for node in cluster.nodes}
+    servers: set[tuple[object, ...]] = {*((node.host, node.port) for node in cluster.nodes), *between}
     looks: dict[str, list[tuple[int, int, int, int]]] = collections.defaultdict(list)
     for _ in range(_LOOKS):
         backends = _backends(cluster)

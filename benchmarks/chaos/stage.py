@@ -46,6 +46,12 @@ class Stage:
     address_map: str
     web: str
 
+    @property
+    def between(self) -> list[tuple[str, int]]:
+        """The addresses of the network that loses answers."""
+        pairs = (route.partition("=")[2].rsplit(":", 1) for route in self.address_map.split(","))
+        return [(host, int(port)) for host, port in pairs]
+
     def start(
         self, application: Application, pace: float, *, verbose: bool = False, exactly_once: bool = True
     ) -> RunningClient:

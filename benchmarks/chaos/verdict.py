@@ -74,6 +74,8 @@ class Rules:
 
     :param synchronous: whether no acknowledged write may be lost
     :param behind: seconds that a client that writes may be behind the cluster
+    :param behind_once: the same for a client whose transactions run again: each of them takes longer, and what is in
+        doubt is asked about first
     :param behind_reads: seconds that a client that reads may be behind the nodes that can be read from
     :param deposed: seconds in which a client may still write to a primary that was deposed. With synchronous
         replication such a write is not acknowledged: none
@@ -82,6 +84,7 @@ class Rules:
 
     synchronous: bool = True
     behind: float = 1.0
+    behind_once: float = 2.0
     behind_reads: float = 5.5
     deposed: float = 0.0
     descriptors: int = 0
@@ -353,7 +356,7 @@ def judge(history: History, clients: Sequence[Client], rules: Rules) -> Findings
     accounts, failures = [], []
     for client in clients:
         operations = [operation for operation in history.operations if operation.client == client.name]
-        allowed = rules.behind if client.writes else rules.behind_reads
+        allowed = _allowed(client, rules)
         worst, stalls = _worst_stall(client, operations, well[client.writes], history, allowed)
         for stall in stalls:
             text = (
@@ -384,6 +387,12 @@ def judge(history: History, clients: Sequence[Client], rules: Rules) -> Findings
         writes=writes,
         write_outages=outages[True],
     )
+
+
+def _allowed(client: Client, rules: Rules) -> float:
+    if client.once:
+        return rules.behind_once
+    return rules.behind if client.writes else rules.behind_reads
 
 
 def _write_violations(writes: Verdict, rules: Rules) -> Iterable[Finding]:
