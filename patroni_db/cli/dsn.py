@@ -59,14 +59,14 @@ def dsn(
     everybody: bool,
     as_json: bool,
 ) -> None:
-    r"""Print a connection string for psql and every other user of libpq.
+    """Print a connection string for psql and every other user of libpq.
 
     It asks the server to prove its role (target_session_attrs). Replicas come in random order.
 
     \b
     psql "$(patroni-db dsn --dbname app --user app)"
     eval "$(patroni-db dsn --target replica --format env)"
-    """
+    """  # noqa: D301 - click looks for the character, not for how it is written
     password = _password() if with_password else None
     view: View = told_as_json(lambda: look(config, check=False), as_json=as_json)
     for failure in view.failures:

@@ -53,6 +53,7 @@ def test_each_command_explains_itself(command: str, capsys: pytest.CaptureFixtur
     for word in ("--url", "--json", "--ca", "--api-user", "PATRONI_PASSWORD", "Exit codes", "no Patroni API"):
         assert word in out
     assert "--password" not in out
+    assert "\\b" not in out, "a paragraph was to be left as it is"
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
