@@ -9,6 +9,8 @@ import ast
 import json
 import random
 import re
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +30,14 @@ LINE = re.compile(
     r"\s*(?P<time>[\d.]+) (?:(?P<node>n\d) (?P<what>\S+)|(?P<mark>#####)|ETCD-WATCH leader) +(?P<rest>.*)"
 )
 DURATION = re.compile(r" \(\d+ms\)$")
+
+
+def wait_for_flights(hanging: int = 0) -> None:
+    """Wait until no request is under way, but for so many: on a busy machine a look ends before its answers come."""
+    deadline = time.monotonic() + 10
+    while sum(thread.name == "patroni-db look" for thread in threading.enumerate()) > hanging:
+        assert time.monotonic() < deadline, "a request never ended"
+        time.sleep(0.001)
 
 
 class Clock:

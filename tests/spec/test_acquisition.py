@@ -12,7 +12,7 @@ from patroni_db.config import PatroniConfig
 from patroni_db.discovery import Discovery
 from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError
 from patroni_db.watcher import Watcher
-from tests.spec.replay import SEEDS, Answers, Clock, members
+from tests.spec.replay import SEEDS, Answers, Clock, members, wait_for_flights
 
 CALM = "n1:leader/running/tl1 n2:replica/streaming/tl1 n3:replica/streaming/tl1"
 NOBODY = "n1:replica/stopped/tlNone n2:replica/running/tl1 n3:replica/running/tl1"
@@ -40,6 +40,7 @@ class Stage:
         said = {name: "connection refused" if name in self.silent else members(text) for name in ("n1", "n2", "n3")}
         self.answers.set(said)
         self.discovery.look()
+        wait_for_flights()
 
     def seek(self, **settings: Any) -> Acquisition:
         return Acquisition(self.discovery, PatroniConfig(**{"urls": SEEDS, "failover_timeout": 10, **settings}))

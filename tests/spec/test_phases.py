@@ -12,7 +12,7 @@ from patroni_db.connections import Stamp, still_right
 from patroni_db.errors import DiscoveryError
 from patroni_db.selection import candidates
 from patroni_db.topology import Address
-from tests.spec.replay import Answers, Clock, discovery_of, members, route_of
+from tests.spec.replay import Answers, Clock, discovery_of, members, route_of, wait_for_flights
 
 if TYPE_CHECKING:
     from patroni_db.discovery import Discovery, Snapshot
@@ -36,10 +36,11 @@ class Stage:
     def everywhere(self, text: str, **top: Any) -> None:
         self.answers.set({name: members(text, **top) for name in ("n1", "n2", "n3")})
 
-    def look(self, times: int = 1) -> Snapshot:
+    def look(self, times: int = 1, *, hanging: int = 0) -> Snapshot:
         for _ in range(times):
             self.clock.now += 0.1
             self.discovery.look()
+            wait_for_flights(hanging)
         assert self.discovery.snapshot is not None
         return self.discovery.snapshot
 
@@ -121,20 +122,18 @@ def test_an_answer_that_later_ones_overtook_does_not_bring_the_former_leader_bac
 
     monkeypatch.setattr(stage.answers, "node", node)
     stage.discovery.invalidate()
-    stage.look()
+    stage.look(hanging=1)
     assert asked.wait(10)
     stage.node("n1", "replica", timeline=1)
     stage.node("n2", "primary", timeline=2)
     # The new leader's timeline is not shown yet: only its own word tells.
     after = "n1:replica/stopped/tlNone n2:leader/running/tl1 n3:replica/streaming/tl1"
     stage.answers.set({name: members(after) for name in ("n2", "n3")})
-    stage.look(2)
+    stage.look(2, hanging=1)
     assert stage.primary == "n2"
     stage.clock.now += 1.5
     answered.set()
-    for thread in threading.enumerate():
-        if thread.name == "patroni-db look":
-            thread.join(10)
+    wait_for_flights()
     assert stage.primary == "n2"
 
 
