@@ -89,6 +89,11 @@ class Attempt:
             "run_transaction() ends the transaction by itself: have the callable raise what is to roll it back"
         )
 
+    @property
+    def began(self) -> bool:
+        """Whether it has had a connection."""
+        return self._connection is not None
+
     def take(self, connection: Connection) -> None:
         """Let `connection`, which has just begun, know of the attempt until :meth:`release`."""
         self._connection = connection

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from patroni_db.faults import sqlstate_of
 from patroni_db.markers import check_key, new_key
 from patroni_db.transaction import Reruns
 from sqlalchemy_dialect.attempt import Attempt
@@ -114,14 +115,20 @@ class Course(Generic[T]):
             return None  # it was committed: what failed came after
         if attempt.marking and attempt.pipelined:
             self._events.pipelines_failed += 1
+        invalidated = isinstance(exc, DBAPIError) and exc.connection_invalidated
+        if not attempt.began and not invalidated and sqlstate_of(exc) is None:
+            # It was connecting, which waits and tries again by itself, that was given up.
+            self._given_up(exc)
+            return None
         doubt = attempt.doubt  # also when an application's own handler has put another error in its place
         if doubt is not None:
             self._doubt = doubt
             self.applied_value = self._value
         self._refusals = self._refusals + 1 if attempt.read_only else 0
-        lost = attempt.lost or (isinstance(exc, DBAPIError) and exc.connection_invalidated)
         decidable = doubt is not None and self.key is not None
-        pause = self._reruns.pause_after(exc if doubt is None else doubt, lost=lost, decidable=decidable)
+        pause = self._reruns.pause_after(
+            exc if doubt is None else doubt, lost=attempt.lost or invalidated, decidable=decidable
+        )
         if pause is None and attempt.marking and attempt.pipelined and isinstance(exc, DBAPIError) and self.remaining:
             pause = 0.0  # nothing but BEGIN and the marker was sent: the plain way shows what is wrong
         if self._refusals >= _REFUSALS_THAT_COUNT:
@@ -129,13 +136,20 @@ class Course(Generic[T]):
         if pause is not None:
             logger.info("a transaction runs again: %s", exc)
             return pause
-        if self._doubt is not None and self._doubt is not doubt:
+        self._given_up(exc)
+        return None
+
+    def _given_up(self, exc: Exception) -> None:
+        """Note with the last error how many attempts there were.
+
+        :raises CommitOutcomeUnknown: an earlier attempt is in doubt, and the last one could not clear it up
+        """
+        if self._doubt is not None and self._doubt is not self._attempt.doubt:
             self._doubt.add_note(f"what became of it could not be found out: {exc}")
             self._reruns.note(self._doubt)
             raise self._doubt from self._doubt.__cause__
         if self._reruns.attempts > 1 and not getattr(exc, "__notes__", None):
             self._reruns.note(exc)
-        return None
 
 
 def _checked(key: str) -> str:

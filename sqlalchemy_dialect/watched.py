@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from typing import TYPE_CHECKING, Any, Final
 
-from patroni_db.connections import driver_of
+from patroni_db.connections import driver_of, has_left_bytes
 
 if TYPE_CHECKING:
     from patroni_db.connections import Driver
@@ -22,6 +23,11 @@ __all__ = ["Watched", "let_the_loop_read", "watched_class"]
 # asyncio hands a server's farewell to asyncpg one loop iteration after it was polled, and its end of file another
 # one later: measured, four iterations tell (three with uvloop). Each costs about 6 µs on an idle loop.
 _ITERATIONS: Final = 4
+
+# Seconds. When something has arrived that nobody asked for, it is most likely the server's farewell, which the end of
+# the connection follows as soon as its process is gone. Nothing arrives otherwise, but for who listens (NOTIFY).
+_FAREWELL: Final = 0.01
+_STEP: Final = 0.001
 
 _classes: dict[type, type] = {}
 
@@ -35,19 +41,31 @@ class Watched:
     """Whether it was lost before COMMIT was sent; None when no COMMIT was, or it was answered."""
     _driver: Driver | None = None
 
-    def before_commit(self) -> None:
-        """Look before COMMIT is sent.
+    def allow_commit(self) -> Driver:
+        """Return how to look at the connection before COMMIT is sent.
 
         :raises InvalidRequestError: ``run_transaction``'s callable commits by itself
         """
+        if self.attempt is not None:
+            self.attempt.refuse_commit()
         driver = self._driver
         if driver is None:
             driver = self._driver = driver_of(self)
-        attempt = self.attempt
-        if attempt is not None:
-            attempt.refuse_commit()
-            attempt.sent = True
-        self.lost_before = driver.is_closed(self) or driver.consume(self)
+        return driver
+
+    def note(self, *, lost: bool) -> None:
+        """Note, when COMMIT is about to be sent, whether the connection is lost already."""
+        self.lost_before = lost
+        if self.attempt is not None:
+            self.attempt.sent = True
+
+
+def _says_something(driver: Driver, connection: object) -> bool:
+    """Return whether something has arrived on an open connection."""
+    if driver.is_closed(connection):
+        return False
+    fileno = driver.fileno(connection)
+    return fileno is not None and has_left_bytes(fileno)
 
 
 def watched_class(base: type) -> type:
@@ -72,15 +90,27 @@ def _mixin(cls: type) -> type[Watched] | None:
 class _Synchronous(Watched):
     """psycopg's ``Connection`` and psycopg2's ``connection``."""
 
+    def look(self) -> None:
+        """Look whether the connection is lost."""
+        driver = self.allow_commit()
+        lost = driver.is_closed(self)
+        if _says_something(driver, self):
+            lost = driver.consume(self)
+            deadline = time.monotonic() + _FAREWELL
+            while not lost and time.monotonic() < deadline:
+                time.sleep(_STEP)
+                lost = driver.consume(self)
+        self.note(lost=lost)
+
     def commit(self) -> None:
         """Commit the transaction under way."""
-        self.before_commit()
+        self.look()
         super().commit()  # type: ignore[misc]  # the driver's
         self.lost_before = None
 
     def tpc_commit(self, *xid: Any) -> None:
         """Commit a prepared transaction."""
-        self.before_commit()
+        self.look()
         super().tpc_commit(*xid)  # type: ignore[misc]  # the driver's
         self.lost_before = None
 
@@ -88,15 +118,27 @@ class _Synchronous(Watched):
 class _Asynchronous(Watched):
     """psycopg's ``AsyncConnection``."""
 
+    async def look(self) -> None:
+        """Look whether the connection is lost."""
+        driver = self.allow_commit()
+        lost = driver.is_closed(self)
+        if _says_something(driver, self):
+            lost = driver.consume(self)
+            deadline = time.monotonic() + _FAREWELL
+            while not lost and time.monotonic() < deadline:
+                await asyncio.sleep(_STEP)
+                lost = driver.consume(self)
+        self.note(lost=lost)
+
     async def commit(self) -> None:
         """Commit the transaction under way."""
-        self.before_commit()
+        await self.look()
         await super().commit()  # type: ignore[misc]  # the driver's
         self.lost_before = None
 
     async def tpc_commit(self, *xid: Any) -> None:
         """Commit a prepared transaction."""
-        self.before_commit()
+        await self.look()
         await super().tpc_commit(*xid)  # type: ignore[misc]  # the driver's
         self.lost_before = None
 
@@ -121,9 +163,10 @@ def _looking_transaction() -> Any:
         watched: Any
 
         async def commit(self) -> None:
-            if not self.watched.is_closed():
+            driver = self.watched.allow_commit()
+            if not driver.is_closed(self.watched):
                 await let_the_loop_read(self.watched)
-            self.watched.before_commit()
+            self.watched.note(lost=driver.is_closed(self.watched))
             await super().commit()
             self.watched.lost_before = None
 
