@@ -87,6 +87,7 @@ def table(cluster: LocalCluster) -> Iterator[str]:
         connection.execute(f"SET ROLE {cluster.user}")
         connection.execute(markers.CREATE_TABLE)
     yield name
+    cluster.start_etcd()
     cluster.wait_for_leader()
     with psycopg.connect(cluster.conninfo(dbname=cluster.dbname), autocommit=True) as connection:
         connection.execute(f"DROP TABLE {name}; DROP FUNCTION {name}_slow()")
