@@ -62,9 +62,10 @@ class StallDetector:
         while not self._stop.wait(0.01):
             answered = threading.Event()
             self._loop.call_soon_threadsafe(answered.set)
-            if not answered.wait(STALL):
+            if not answered.wait(STALL) and not self._stop.is_set():
                 self.stalls.append("".join(traceback.format_stack(sys._current_frames()[self._ident])))
-                answered.wait(30)
+                while not answered.wait(0.1) and not self._stop.is_set():
+                    pass
 
 
 @pytest.fixture
@@ -87,7 +88,6 @@ def table(cluster: LocalCluster) -> Iterator[str]:
         connection.execute(f"SET ROLE {cluster.user}")
         connection.execute(markers.CREATE_TABLE)
     yield name
-    cluster.start_etcd()
     cluster.wait_for_leader()
     with psycopg.connect(cluster.conninfo(dbname=cluster.dbname), autocommit=True) as connection:
         connection.execute(f"DROP TABLE {name}; DROP FUNCTION {name}_slow()")
@@ -174,7 +174,10 @@ def test_a_thousand_tasks_that_wait_for_a_primary_cost_one_probe(
             assert not detector.stalls, detector.stalls[0]
             return ended
 
-    ended = asyncio.run(main())
+    try:
+        ended = asyncio.run(main())
+    finally:
+        cluster.start_etcd()
     assert {type(end) for end in ended} == {OperationalError}
     # One after the other for five seconds, on at most three servers; not once for each task.
     assert 0 < tries < 300
