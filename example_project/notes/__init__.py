@@ -1,0 +1,1 @@
+"""A web application on SQLAlchemy alone: each request is one transaction, which survives a failover."""
