@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the session when, after its last fixture, a server, a thread of ours or a temporary file is left.
 
     Temporary files of the tests and of the servers they start go into a folder of this session's own, by which
@@ -79,6 +79,9 @@ def nothing_left_behind() -> Iterator[None]:
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     try:
         yield
+        for item in request.session.items:
+            # pytest keeps the last test's fixtures to the very end: an engine among them would keep its threads.
+            (getattr(item, "funcargs", None) or {}).clear()
         processes = _until_none(lambda: _processes(folder))
         threads = _until_none(_threads)
         files = _until_none(lambda: _clusters_files(folder))
