@@ -106,7 +106,7 @@ def _before_commit(connection: Connection, *_twophase: object) -> None:
         attempt.refuse_commit()
         attempt.sent = True
     mark = mark_of(connection.connection)
-    if mark is not None:
+    if mark is not None and not _stands_by(connection, mark):
         connection.info[_COMMIT] = _is_lost(connection, mark)
 
 
@@ -138,11 +138,19 @@ def _before_statement(_cursor: DBAPICursor, statement: str, parameters: Any, con
     mark = mark_of(proxied)
     if mark is None or not _commits(proxied.dbapi_connection, statement):
         return None
-    if mark.driver.parameter(proxied.driver_connection, "in_hot_standby") == "on":
-        connection.info.pop(_STATEMENT, None)  # nothing can be written there
+    if _stands_by(connection, mark):
+        connection.info.pop(_STATEMENT, None)
     else:
         connection.info[_STATEMENT] = _is_lost(connection, mark)
     return None
+
+
+def _stands_by(connection: Connection, mark: Mark) -> bool:
+    """Return whether nothing can be written there: then nothing is ever in doubt."""
+    driver_connection = connection.connection.driver_connection
+    if mark.driver.is_closed(driver_connection):
+        return False
+    return mark.driver.parameter(driver_connection, "in_hot_standby") == "on"
 
 
 def _is_lost(connection: Connection, mark: Mark) -> bool:

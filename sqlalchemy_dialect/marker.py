@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from patroni_db.faults import sqlstate_of
-from patroni_db.markers import KEY_LENGTH, MARK, TABLE
+from patroni_db.markers import INDEX, KEY_LENGTH, MARK, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ def commit_marker_table(metadata: MetaData) -> Table:
         PrimaryKeyConstraint("key", name=f"{TABLE}_pkey"),
         schema=BLANK_SCHEMA,
     )
-    Index(f"{TABLE}_created_at", table.c.created_at, postgresql_using="brin")
+    Index(INDEX, table.c.created_at, postgresql_using="brin")
     return table
 
 

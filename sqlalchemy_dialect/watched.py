@@ -38,7 +38,7 @@ class Watched:
     attempt: Attempt | None = None
     """The attempt of ``run_transaction`` that has it."""
     lost_before: bool | None = None
-    """Whether it was lost before COMMIT was sent; None when no COMMIT was, or it was answered."""
+    """Whether it was lost before COMMIT was sent; None when none was, it was answered, or its server stands by."""
     _driver: Driver | None = None
 
     def allow_commit(self) -> Driver:
@@ -53,9 +53,10 @@ class Watched:
             driver = self._driver = driver_of(self)
         return driver
 
-    def note(self, *, lost: bool) -> None:
+    def note(self, driver: Driver, *, lost: bool) -> None:
         """Note, when COMMIT is about to be sent, whether the connection is lost already."""
-        self.lost_before = lost
+        stands_by = not lost and driver.parameter(self, "in_hot_standby") == "on"
+        self.lost_before = None if stands_by else lost
         if self.attempt is not None:
             self.attempt.sent = True
 
@@ -100,7 +101,7 @@ class _Synchronous(Watched):
             while not lost and time.monotonic() < deadline:
                 time.sleep(_STEP)
                 lost = driver.consume(self)
-        self.note(lost=lost)
+        self.note(driver, lost=lost)
 
     def commit(self) -> None:
         """Commit the transaction under way."""
@@ -128,7 +129,7 @@ class _Asynchronous(Watched):
             while not lost and time.monotonic() < deadline:
                 await asyncio.sleep(_STEP)
                 lost = driver.consume(self)
-        self.note(lost=lost)
+        self.note(driver, lost=lost)
 
     async def commit(self) -> None:
         """Commit the transaction under way."""
@@ -166,7 +167,7 @@ def _looking_transaction() -> Any:
             driver = self.watched.allow_commit()
             if not driver.is_closed(self.watched):
                 await let_the_loop_read(self.watched)
-            self.watched.note(lost=driver.is_closed(self.watched))
+            self.watched.note(driver, lost=driver.is_closed(self.watched))
             await super().commit()
             self.watched.lost_before = None
 

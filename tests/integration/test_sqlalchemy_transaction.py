@@ -727,3 +727,25 @@ def test_a_session_is_clean_on_each_run(cluster: LocalCluster, table: str, clien
     assert len(set(map(id, sessions))) == 2
     assert not any(list(session) for session in sessions)
     assert notes(cluster, table) == {"once": 1}
+
+
+@pytest.mark.parametrize(("target", "error"), [("primary", CommitOutcomeUnknown), ("replica", OperationalError)])
+def test_a_commit_on_a_replica_is_never_in_doubt(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, target: str, error: type[Exception]
+) -> None:
+    """There was nothing to be committed."""
+    engine = create_engine(url_of(cluster, "patroni", target=target))
+    with engine.connect() as connection:
+        connection.execute(BACKEND)
+        driver_connection: Any = connection.connection.driver_connection
+        break_it, note = cut(connection), driver_connection.note
+
+        def note_and_break(*args: Any, **kwargs: Any) -> None:
+            note(*args, **kwargs)
+            break_it()
+
+        monkeypatch.setattr(driver_connection, "note", note_and_break)
+        with pytest.raises(OperationalError) as raised:
+            connection.commit()
+    engine.dispose()
+    assert type(raised.value) is error
