@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from patroni_db import markers
+from tests.integration.synchronous import replicate_synchronously
 from tests.integration.test_sqlalchemy_failover import crash, eventually, rows, switchover
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def test_requests(start: Callable[..., Site]) -> None:
 def test_no_request_fails_in_a_failover(
     cluster: LocalCluster, start: Callable[..., Site], fault: Callable[[LocalCluster], None]
 ) -> None:
+    replicate_synchronously(cluster)
     site = start()
     stop = threading.Event()
 
