@@ -172,8 +172,11 @@ class PatroniEvents:
     def know(self, record: ConnectionPoolEntry | None, connection: object, stamp: Stamp) -> None:
         """Have `record` know of its new connection, and listen to the engine where that does not look itself."""
         mark(record, connection, stamp)
+        if isinstance(connection, Watched):
+            connection.writes = self.config.target.writes
+            return
         engine = None if self._engine is None else self._engine()
-        if engine is not None and not self._listens and not isinstance(connection, Watched):
+        if engine is not None and not self._listens:
             self._listens = True
             watch_commits(engine)
 

@@ -31,12 +31,18 @@ Response = tuple[int, dict[str, str], Any]
 MODULES = ("store", "wsgi", "asgi")
 
 
+def forget_modules() -> None:
+    package = vars(importlib.import_module("example_project.notes"))
+    for name in MODULES:
+        package.pop(name, None)
+        sys.modules.pop(f"example_project.notes.{name}", None)
+
+
 class Site:
     """The application behind one of its two interfaces, with an event loop of its own where it needs one."""
 
     def __init__(self, interface: str) -> None:
-        for name in MODULES:  # the engine is made at import, for the cluster of this test
-            sys.modules.pop(f"example_project.notes.{name}", None)
+        forget_modules()  # the engine is made at import, for the cluster of this test
         self._module = importlib.import_module(f"example_project.notes.{interface}")
         self._store = importlib.import_module("example_project.notes.store")
         self._loop = asyncio.new_event_loop()
@@ -63,8 +69,7 @@ class Site:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        for name in MODULES:
-            sys.modules.pop(f"example_project.notes.{name}", None)
+        forget_modules()
 
     def get(self) -> Response:
         return self._request("GET", b"", None)
