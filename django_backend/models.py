@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models.functions import Now
 
-from patroni_db.markers import INDEX, KEY_LENGTH, TABLE
+from patroni_db.markers import KEY_LENGTH, TABLE
 
 __all__ = ["CommitMarker"]
 
@@ -17,6 +14,7 @@ class CommitMarker(models.Model):
     """The key of a transaction that has committed.
 
     The statements on this table are those of :mod:`patroni_db.markers`; the model lets Django create it and look at it.
+    Its index by age is not declared here: from Django 6.0 on that takes ``django.contrib.postgres`` in INSTALLED_APPS.
 
     :ivar key: of the transaction
     :ivar created_at: when that began
@@ -29,7 +27,6 @@ class CommitMarker(models.Model):
 
     class Meta:
         db_table = TABLE
-        indexes: ClassVar[list[models.Index]] = [BrinIndex(fields=["created_at"], name=INDEX)]
 
     def __str__(self) -> str:
         return self.key

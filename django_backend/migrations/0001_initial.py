@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import django.contrib.postgres.indexes
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
-from patroni_db.markers import CREATE_TABLE, DROP_TABLE, INDEX, KEY_LENGTH, TABLE
+from patroni_db.markers import CREATE_TABLE, DROP_TABLE, KEY_LENGTH, TABLE
 
 if TYPE_CHECKING:
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -43,12 +42,7 @@ _STATE: list[Operation] = [
             ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ("collisions", models.IntegerField(db_default=0)),
         ],
-        options={
-            "db_table": TABLE,
-            "indexes": [
-                django.contrib.postgres.indexes.BrinIndex(fields=["created_at"], name=INDEX),
-            ],
-        },
+        options={"db_table": TABLE},
     )
 ]
 
