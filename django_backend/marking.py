@@ -55,7 +55,7 @@ def insert(connection: psycopg.Connection[Any], mark: Mark, seconds: float, *, p
                 cursor.execute(MARK, [mark.key])
         else:
             cursor.execute(MARK, [mark.key])
-        (collisions,) = cursor.fetchone() or (0,)
+        [(collisions,)] = cursor.fetchall()
     return int(collisions)
 
 
@@ -118,7 +118,7 @@ def _look(asking: PatroniMixin, mark: Mark, seconds: float) -> bool:
     with asking.wrap_database_errors, contextlib.closing(psycopg.Cursor(asking.connection)) as cursor:
         with _limited(cursor, seconds):
             cursor.execute(MARK, [mark.key])
-            (collisions,) = cursor.fetchone() or (0,)
+            [(collisions,)] = cursor.fetchall()
         if collisions:
             # Its COMMIT proves that the standby has the first transaction too. A timeout would end the wait for that
             # with a mere warning.

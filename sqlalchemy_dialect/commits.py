@@ -191,6 +191,6 @@ def _send_with_begin(connection: Connection, statement: str, parameters: Any) ->
     cursor = psycopg.Cursor(driver_connection, row_factory=tuple_row)
     with driver_connection.pipeline():
         cursor.execute(statement, parameters)
-    (collisions,) = cursor.fetchone() or (0,)
+    [(collisions,)] = cursor.fetchall()
     cursor.close()
     return int(collisions)
