@@ -16,7 +16,7 @@ from patroni_db.errors import DiscoveryError
 from patroni_db.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from patroni_db.client import NodeStatus, PatroniClient
     from patroni_db.config import PatroniConfig
@@ -81,6 +81,13 @@ class Apis:
         :raises DiscoveryError: it gave no usable answer
         """
         return self._client(url).node(url)
+
+    def ask_history(self, url: str) -> Mapping[int, int]:
+        """Return where each earlier timeline was left, as the API at `url` knows it.
+
+        :raises DiscoveryError: it gave no usable answer
+        """
+        return self._client(url).history(url)
 
     def ask_all(
         self,

@@ -17,10 +17,11 @@ import urllib3
 
 from patroni_db.deadline import DeadlineAdapter
 from patroni_db.errors import DiscoveryError
+from patroni_db.lineage import LineageError, parse_history
 from patroni_db.topology import PayloadError, Topology, parse_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from patroni_db.config import PatroniConfig
 
@@ -112,6 +113,18 @@ class PatroniClient:
             timeline=_int_or_none(payload.get("timeline")),
             system_identifier=_text_or_none(payload.get("database_system_identifier")),
         )
+
+    def history(self, base_url: str) -> Mapping[int, int]:
+        """Return where each earlier timeline was left, in bytes, as the node at `base_url` knows it (``GET /history``).
+
+        :raises DiscoveryError: the answer is missing, late, or not Patroni's
+        """
+        url = f"{base_url}/history"
+        _, body = self._get(url, accept=(_OK,))
+        try:
+            return parse_history(body)
+        except LineageError as exc:
+            raise DiscoveryError(url, str(exc)) from exc
 
     def close(self) -> None:
         """Close pooled HTTP connections. The client can still be used."""

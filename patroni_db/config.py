@@ -50,6 +50,8 @@ class PatroniConfig:
         more, or unknown, lag is not eligible. Not with target ``primary``
     :param tags: tag sets in order of preference: ``zone=a,fast=true;zone=b;``, or mappings
     :param failover_timeout: seconds that getting a connection may wait for an eligible server
+    :param causal_wait: seconds that a read may wait for a replica to show what its causal token stands for, before
+        it goes to the primary
     :param refresh: seconds between two background looks while all is well; jittered
     :param timeout: seconds for one REST request, from connecting to the last byte
     :param ca: path of the CA certificates that sign the REST API's certificate
@@ -78,6 +80,7 @@ class PatroniConfig:
     max_lag: int | None = None
     tags: tuple[Mapping[str, str], ...] = ()
     failover_timeout: float = 60.0
+    causal_wait: float = 0.1
     refresh: float = 2.0
     timeout: float = 2.0
     ca: str | None = None
@@ -108,6 +111,7 @@ class PatroniConfig:
             max_lag: int | str | None = None,
             tags: str | Iterable[Mapping[str, str]] = (),
             failover_timeout: float | str = 60.0,
+            causal_wait: float | str = 0.1,
             refresh: float | str = 2.0,
             timeout: float | str = 2.0,
             ca: str | os.PathLike[str] | None = None,
@@ -203,7 +207,9 @@ class PatroniConfig:
         )
 
 
-_OF_ONE_USE: Final = frozenset({"urls", "etcd", "target", "max_lag", "tags", "failover_timeout", "fallback_hosts"})
+_OF_ONE_USE: Final = frozenset(
+    {"urls", "etcd", "target", "max_lag", "tags", "failover_timeout", "causal_wait", "fallback_hosts"}
+)
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -418,6 +424,7 @@ _PARSERS: Final[Mapping[str, Any]] = {
     "max_lag": _size,
     "tags": _tags,
     "failover_timeout": _timeout,
+    "causal_wait": _timeout,
     "refresh": _duration,
     "timeout": _duration,
     "ca": _path,

@@ -22,6 +22,7 @@ from cachetools import TLRUCache, TTLCache
 from patroni_db.apis import Apis
 from patroni_db.errors import DiscoveryError, NoPrimaryError
 from patroni_db.gate import PrimaryGate
+from patroni_db.lineage import Lineage
 from patroni_db.live import LiveConnections
 from patroni_db.network import AddressBook
 from patroni_db.ping import is_silent
@@ -129,6 +130,8 @@ class Discovery:
         self._snapshot: Snapshot | None = None
         self._system_identifier: str | None = None
         self._timeline = 0
+        self._lineage: Lineage | None = None
+        self._wants_lineage = False
         self._start_clean()
         _discoveries.add(self)
 
@@ -237,6 +240,17 @@ class Discovery:
         if isinstance(answer, View):
             return answer.status if self.clock() - answer.at <= _ALARM_MEMORY else None
         return answer
+
+    def lineage(self) -> Lineage | None:
+        """Return the cluster's history as last seen; None while it is not known. Takes no lock, waits for nothing.
+
+        It is asked for from the first call on, at the next look and after each change of the timeline: only causal
+        tokens need it.
+        """
+        if not self._wants_lineage:
+            self._wants_lineage = True
+            self.ensure_watching().wake()
+        return self._lineage
 
     # -- Waiting ---------------------------------------------------------------------------------------------
 
@@ -470,6 +484,8 @@ class Discovery:
         self._failure = DiscoveryError.combined(failures) if failures else None
         if self._snapshot is not None and not failures and self._system_identifier is None:
             self._learn_identity(self._snapshot.source)
+        if self._snapshot is not None and not failures and self._wants_lineage:
+            self._learn_lineage(self._snapshot)
 
     def _look_everywhere(self) -> None:
         urls = self._endpoints()
@@ -595,6 +611,7 @@ class Discovery:
             logger.warning("%s was bootstrapped anew: system identifier %s", self._scope or "the cluster", identifier)
             self._system_identifier = identifier
             self._timeline = 0
+            self._lineage = None
         elif not promoted:
             raise DiscoveryError(url, stale, transient=True)
 
@@ -640,6 +657,23 @@ class Discovery:
         except DiscoveryError as exc:
             # Only needed to tell a new cluster from an old view; the next look asks again.
             logger.debug("system identifier not learned: %s", str(exc))
+
+    def _learn_lineage(self, snapshot: Snapshot) -> None:
+        """Ask for the cluster's history where the known one ends before the present timeline, or is another's."""
+        known, identifier = self._lineage, self._system_identifier
+        if identifier is None or (
+            known is not None
+            and known.is_complete
+            and (known.system_identifier, known.timeline) == (identifier, snapshot.timeline)
+        ):
+            return
+        try:
+            switchpoints = self._apis.ask_history(snapshot.source)
+        except DiscoveryError as exc:
+            # Reads that need it go to the primary meanwhile; the next look asks again.
+            logger.debug("history not learned: %s", str(exc))
+            return
+        self._lineage = Lineage(identifier, snapshot.timeline, switchpoints)
 
     def _fresh_snapshot(self) -> Snapshot | None:
         with self._lock:

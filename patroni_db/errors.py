@@ -8,6 +8,7 @@
     ├── NoServerError                    the deadline passed without an eligible server
     │   ├── NoPrimaryError
     │   └── NoReplicaError
+    ├── CausalTokenError (also ValueError)  a text is no causal token, or not signed with the key
     ├── CommitOutcomeUnknown             a connection was lost during COMMIT: it may have happened, or not
     └── ClusterError                     a LocalCluster did not start, or a fault could not be made
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "CausalTokenError",
     "ClusterError",
     "CommitOutcomeUnknown",
     "ConfigError",
@@ -102,6 +104,10 @@ class NoPrimaryError(NoServerError):
 
 class NoReplicaError(NoServerError):
     """No replica was reached before the deadline."""
+
+
+class CausalTokenError(PatroniError, ValueError):
+    """A text is no causal token, or was not signed with the key it was checked with."""
 
 
 class CommitOutcomeUnknown(PatroniError):  # noqa: N818 - the standard's name for it, not an error in itself

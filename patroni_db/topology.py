@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "Member", "PayloadError", "Role", "ScheduledSwitchover", "Topology", "parse_cluster"]
 
+_LSN: Final = re.compile(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", re.ASCII)
 _NO_TAGS: Final[Mapping[str, Any]] = MappingProxyType({})
 _MAX_PORT: Final = 65535
 _NEVER_IN_HOST: Final = " /@"
@@ -67,6 +69,8 @@ class Member:
     :param timeline: the timeline it is on; None while unknown (a node that starts)
     :param lag: bytes behind the leader, a lower bound that trails by up to ``loop_wait``; None when
         unknown. The replay lag where Patroni (4.1+) gives it, else the general one
+    :param replayed: the LSN (bytes) up to which it has replayed, a lower bound that trails as the lag does; None
+        before Patroni 4.1
     :param tags: the member's tags as JSON values
     """
 
@@ -77,6 +81,7 @@ class Member:
     api_url: str | None = None
     timeline: int | None = None
     lag: int | None = None
+    replayed: int | None = None
     tags: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _NO_TAGS, hash=False)
 
     @property
@@ -222,6 +227,7 @@ def _member(row: object) -> Member | None:
         api_url=_api_url(row.get("api_url")),
         timeline=_whole(row.get("timeline")),
         lag=_lag(row),
+        replayed=_lsn(row.get("replay_lsn")),
         tags=MappingProxyType(tags) if isinstance(tags, dict) and tags else _NO_TAGS,
     )
 
@@ -255,6 +261,12 @@ def _lag(row: Mapping[str, Any]) -> int | None:
         if key in row:
             return _whole(row[key])
     return None
+
+
+def _lsn(value: object) -> int | None:
+    """Return the bytes of an LSN as PostgreSQL writes it: ``16/B374D848``."""
+    match = _LSN.fullmatch(value) if isinstance(value, str) else None
+    return (int(match[1], 16) << 32) + int(match[2], 16) if match else None
 
 
 def _scheduled_switchover(value: object) -> ScheduledSwitchover | None:
