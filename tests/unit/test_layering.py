@@ -30,6 +30,7 @@ PURE = (
     "outcome",
     "selection",
     "signals",
+    "statements",
     "time_limit",
     "topology",
     "transaction",

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from patroni_db.statements import StatementKind, kind_of
+
+READS = [
+    "SELECT 1",
+    "  \n (select a from t) UNION (SELECT b FROM u);",
+    "/* INSERT /* nested */ INTO t */ -- DELETE FROM t\nSELECT 'INSERT INTO t; DELETE'",
+    'SELECT "for update", "into" FROM "a;b" WHERE x = E\'\\\'; DELETE FROM t\'',
+    "SELECT $q$ FOR UPDATE; DROP TABLE t $q$, $$ INTO $$",
+    "SELECT update, delete FROM t WHERE insert = $1",
+    "WITH a AS (SELECT 1), b AS (SELECT CAST(update AS int) FROM t) SELECT * FROM a, b",
+    "EXPLAIN INSERT INTO t VALUES (1)",
+    "EXPLAIN (ANALYZE, BUFFERS) SELECT 1",
+    "SHOW server_version",
+    "SET TIME ZONE 'UTC'",
+    "DECLARE c NO SCROLL CURSOR WITH HOLD FOR SELECT 1",
+    "COPY t TO STDOUT",
+    "COPY (SELECT a FROM t) TO STDOUT",
+    "TABLE t",
+    "SELECT x AS into FROM t",
+    "SELECT substring(a FROM 2 FOR 3) FROM t",
+    "",
+    ";",
+]
+WRITES = [
+    "INSERT INTO t VALUES (1)",
+    "\tupdate t set a = 1",
+    "/* why */ Delete From t",
+    "MERGE INTO t USING u ON true WHEN MATCHED THEN DO NOTHING",
+    "WITH a AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM a",
+    "WITH a AS MATERIALIZED (update only t set a = 1 returning *) SELECT * FROM a",
+    'WITH a AS (SELECT 1) UPDATE "t" SET a = 1',
+    "WITH a AS (SELECT 1) DELETE FROM t",
+    "SELECT * INTO u FROM t",
+    "SELECT * FROM t FOR UPDATE SKIP LOCKED",
+    "SELECT * FROM t FOR NO KEY UPDATE OF t",
+    "SELECT * FROM t\nFOR  KEY\nSHARE",
+    "SELECT 1; DROP TABLE t",
+    "EXPLAIN ANALYZE INSERT INTO t VALUES (1)",
+    "EXPLAIN (VERBOSE, ANALYZE) DELETE FROM t",
+    "COPY t (a, b) FROM STDIN",
+    "TRUNCATE t",
+    "CREATE TEMP TABLE x (a int)",
+    "VACUUM",
+]
+UNKNOWN = ["CALL p()", "DO $$ BEGIN DELETE FROM t; END $$", "EXECUTE q(1)", "LOCK TABLE t", "SELECT 1; CALL p()", "%s"]
+
+
+@pytest.mark.parametrize("sql", READS)
+def test_a_read(sql: str) -> None:
+    assert kind_of(sql) is StatementKind.READ
+
+
+@pytest.mark.parametrize("sql", WRITES)
+def test_a_write(sql: str) -> None:
+    assert kind_of(sql) is StatementKind.WRITE
+    assert kind_of(sql + " --" + " " * 5000) is StatementKind.WRITE
+
+
+@pytest.mark.parametrize("sql", UNKNOWN)
+def test_what_only_the_server_knows(sql: str) -> None:
+    assert kind_of(sql) is StatementKind.UNKNOWN
