@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 from django.db.transaction import TransactionManagementError
 
 import patroni_db.errors
 
-__all__ = ["CommitOutcomeUnknown", "NothingCommitted", "RolledBack"]
+__all__ = ["CommitOutcomeUnknown", "NothingCommitted", "RolledBack", "StaleReplicaError", "WriteRefusedError"]
 
 
 class CommitOutcomeUnknown(patroni_db.errors.CommitOutcomeUnknown, OperationalError):  # noqa: N818 - as the core has it
@@ -31,3 +31,14 @@ class NothingCommitted(TransactionManagementError):  # noqa: N818 - as the two a
     """
 
     sqlstate = "25000"  # invalid_transaction_state: not a fault that running it again would cure
+
+
+class WriteRefusedError(patroni_db.errors.PatroniError, ProgrammingError):
+    """A statement that writes was not sent: its alias reads from replicas, or ``prevent_writes()`` is in force."""
+
+
+class StaleReplicaError(patroni_db.errors.PatroniError, OperationalError):
+    """A read lost its replica, and the next one does not show yet what the reader has written.
+
+    The same read, made anew, goes to the primary.
+    """

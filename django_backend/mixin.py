@@ -26,7 +26,10 @@ from django_backend.clusters import hold
 from django_backend.creation import PatroniCreationMixin
 from django_backend.effects import fresh_mark, note_change, note_failure, take_opening
 from django_backend.errors import CommitOutcomeUnknown, RolledBack
+from django_backend.guard import is_for_reading, refuse_write, statement_kind
 from django_backend.options import check_driver_options, current_config, driver_params
+from django_backend.reading import CausalMixin
+from django_backend.work import note_write
 from patroni_db.acquisition import acquire
 from patroni_db.connections import driver_of, is_lost, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
@@ -34,6 +37,7 @@ from patroni_db.errors import DiscoveryError, NoServerError
 from patroni_db.faults import Fault, classify, sqlstate_of
 from patroni_db.libpq import attempt_params
 from patroni_db.outcome import ends_transaction, is_in_doubt
+from patroni_db.statements import StatementKind
 from patroni_db.time_limit import time_left
 
 if TYPE_CHECKING:
@@ -71,7 +75,7 @@ _PIPELINES_THAT_FAIL: Final = 2
 _READS: Final = ("SELECT", "SHOW", "SET", "BEGIN", "EXPLAIN", "FETCH", "DECLARE", "CLOSE")
 
 
-class PatroniMixin(_Base):
+class PatroniMixin(CausalMixin, _Base):
     """A PostgreSQL wrapper whose connections lead where ``patroni_target`` says, through every failover."""
 
     # By alias, for the process, as in Django's backend; not shared with it.
@@ -90,6 +94,8 @@ class PatroniMixin(_Base):
         self._driver: Driver | None = None
         self._mark: Mark | None = None
         self._collisions = 0
+        self._is_for_reading = False
+        self._has_written = False
         self._pipelines_failed = 0
         self._plain_next = False
         self._usual_isolation: tuple[IsolationLevel | None] | None = None
@@ -128,6 +134,7 @@ class PatroniMixin(_Base):
         """
         config = self.patroni_config  # a wrong setting is told before anything else
         check_driver_options(self.alias, self.settings_dict)
+        self._is_for_reading = is_for_reading(self.alias, self.settings_dict)
         params = driver_params(super().get_connection_params())
         self._config = config
         # The alias of a moment's work on no particular database.
@@ -155,6 +162,7 @@ class PatroniMixin(_Base):
 
         Waits for one as long as ``patroni_failover_timeout`` says.
         """
+        self._shown = None
         if self.pool:
             connection = super().get_new_connection(conn_params)
             self._stamp, self._driver = connection.stamp, driver_of(connection)
@@ -380,6 +388,8 @@ class PatroniMixin(_Base):
 
         One of Django's execute wrappers. Whatever cannot be repeated without a doubt is reported, unchanged.
         """
+        kind = self._admitted(sql)
+        self._keep_promise()
         tries = _Tries()
         while True:
             alone = self._is_alone()
@@ -406,8 +416,30 @@ class PatroniMixin(_Base):
             else:
                 if ends or (alone and not _reads(sql) and self._stands_by() is not True):
                     note_change(self.alias)
+                self._note_executed(kind, settled=alone or ends)
                 return result
             self._renew(context["cursor"])
+            self._keep_promise()
+
+    def _admitted(self, sql: Any) -> StatementKind:
+        """Return what a statement does.
+
+        :raises WriteRefusedError: it must not
+        """
+        kind = statement_kind(sql, self.connection)
+        if kind is not StatementKind.READ:
+            reading = self._is_for_reading
+            refuse_write(self.alias, kind, sql, for_reading=reading, standby=self._stands_by() if reading else False)
+        return kind
+
+    def _note_executed(self, kind: StatementKind, *, settled: bool) -> None:
+        """Take note of a statement that was executed; `settled`: no COMMIT is to follow."""
+        self._promised = None
+        if kind is not StatementKind.READ:
+            self._has_written = not self._is_for_reading
+        if settled and self._has_written:
+            self._has_written = False
+            note_write(self.alias)
 
     def _executes_again(self, fault: Fault, tries: _Tries, *, in_doubt: bool, lost_before: bool, many: bool) -> bool:
         """Return whether a statement outside a transaction, which failed, is to be executed once more."""
@@ -429,6 +461,7 @@ class PatroniMixin(_Base):
     def _unknown(self) -> CommitOutcomeUnknown:
         """Return the error for what may have been committed."""
         note_change(self.alias)
+        note_write(self.alias)
         return CommitOutcomeUnknown("the connection was lost before the server had answered: it may have taken effect")
 
     def _is_alone(self) -> bool:
@@ -496,6 +529,10 @@ class PatroniMixin(_Base):
         :raises CommitOutcomeUnknown: it was lost meanwhile; it may have been committed
         """
         mark, self._mark = self._mark, None
+        if self._has_written:
+            # Before it is known what becomes of it: who may have written must not miss it afterwards.
+            self._has_written = False
+            note_write(self.alias)
         connection = self.connection
         if connection is None or connection.pgconn.transaction_status == _IDLE:
             super()._commit()  # type: ignore[misc]  # django-stubs lacks it
@@ -551,6 +588,7 @@ class PatroniMixin(_Base):
             self.run_on_commit = hooks
 
     def _rollback(self) -> None:
+        self._has_written = False
         try:
             super()._rollback()  # type: ignore[misc]  # django-stubs lacks it
         except Error as exc:

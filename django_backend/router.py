@@ -9,6 +9,9 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from django_backend.aliases import following
 from django_backend.pairing import pair
+from django_backend.routing import Route, current_rules
+from django_backend.standing import shows_what_is_known
+from django_backend.work import Consistency, current_work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,24 +26,46 @@ __all__ = ["PrimaryReplicaRouter"]
 class PrimaryReplicaRouter:
     """Sends reads to the replicas' alias of a cluster, and all else to its primary's alias.
 
-    Inside ``atomic`` reads go to the primary too: a transaction must see its own writes, and what
-    ``ForeignKey.validate`` and the like read there must be what is true now. The first alias in
-    ``DATABASES`` that reads from replicas of a primary gets its reads; further ones (another lag, another
-    zone) are for ``using()``.
+    Reads go to the primary too
 
-    Aliases with other engines are left to other routers and to Django.
+    - within :func:`~django_backend.routing.use_primary`,
+    - inside ``atomic``: a transaction must see its own writes, and what ``ForeignKey.validate`` and the like read there
+      must be what is true now,
+    - after a write of the same request or task, behind
+      :class:`~django_backend.causal_middleware.CausalMiddleware` or within :func:`~django_backend.causal.consistency`,
+    - while the replica does not show what a causal token stands for.
+
+    The first alias in ``DATABASES`` that reads from replicas of a primary gets its reads; further ones (another lag,
+    another zone) are for ``using()``. Aliases with other engines are left to other routers and to Django.
     """
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
-        """Return the replicas' alias, or inside a transaction the primary's."""
+        """Return the replicas' alias, or the primary's where a replica will not do."""
         primary = self.primary_for(model, **hints)
-        if primary is None or _is_in_transaction(primary):
+        if primary is None:
+            return None
+        rules = current_rules()
+        route = None if rules is None else rules.route(primary)
+        if route is Route.REPLICA:
+            return self.reader_for(primary, model, **hints)
+        if route is Route.PRIMARY or _is_in_transaction(primary):
             return primary
-        return self.reader_for(primary, model, **hints)
+        work = current_work()
+        if work is not None and work.reads_primary(primary):
+            return primary
+        reader = self.reader_for(primary, model, **hints)
+        if reader == primary or (work is not None and work.level is Consistency.EVENTUAL):
+            return reader
+        return reader if shows_what_is_known(reader, primary) else primary
 
     def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
-        """Return the primary's alias."""
-        return self.primary_for(model, **hints)
+        """Return the primary's alias. Later reads of the same request or task go there too: a write is to follow."""
+        primary = self.primary_for(model, **hints)
+        if primary is not None:
+            work = current_work()
+            if work is not None:
+                work.pin(primary)
+        return primary
 
     def allow_relation(self, obj1: Model, obj2: Model, **_hints: Any) -> bool | None:
         """Allow relations between objects of one database, whichever alias they were read through."""

@@ -1,0 +1,106 @@
+"""One request or task: which primaries it has written to, and how fresh its reads are to be.
+
+It is known by a context variable, and shared by all threads and tasks that work for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from patroni_db.causal_context import causal_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from patroni_db.causal import CausalToken
+
+__all__ = ["Consistency", "Work", "current_work", "note_write"]
+
+
+class Consistency(enum.StrEnum):
+    """How fresh the reads of a request or task are, outside of transactions."""
+
+    STRONG = "strong"
+    """All from the primary."""
+    CAUSAL = "causal"
+    """From a replica that shows what its causal token stands for, and from the primary after a write of its own."""
+    EVENTUAL = "eventual"
+    """From any replica, whatever has been written."""
+
+
+class Work:
+    """A request or task.
+
+    :param level: how fresh its reads are
+    :param tokens: the causal tokens it begins with, by the primary's alias
+    :param outer: the one that it is a part of, which has to know of its writes
+    """
+
+    def __init__(
+        self,
+        level: Consistency = Consistency.CAUSAL,
+        tokens: Mapping[str, CausalToken] | None = None,
+        outer: Work | None = None,
+    ) -> None:
+        self.level = level
+        self.tokens: Mapping[str, CausalToken] = dict(tokens or {})
+        self._outer = outer
+        # Adding to a set and taking from it are atomic.
+        self._pinned: set[str] = set()
+        self._uncaptured: set[str] = set()
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[Work]:
+        """Work on it. One after another may, as the steps of a stream do; what one observes the next knows."""
+        reset = _work.set(self)
+        try:
+            with causal_context(self.tokens) as scope:
+                try:
+                    yield self
+                finally:
+                    self.tokens = scope.tokens
+        finally:
+            _work.reset(reset)
+
+    def pin(self, primary: str) -> None:
+        """Have all later reads of this cluster go to the primary."""
+        self._pinned.add(primary)
+
+    def reads_primary(self, primary: str) -> bool:
+        """Return whether reads go to the primary, by what is known without asking anybody."""
+        if self.level is Consistency.CAUSAL:
+            return primary in self._pinned
+        return self.level is Consistency.STRONG
+
+    def note_write(self, primary: str) -> None:
+        """Note that something was, or may have been, committed on a primary."""
+        self._pinned.add(primary)
+        self._uncaptured.add(primary)
+        if self._outer is not None:
+            self._outer.note_write(primary)
+
+    def take_uncaptured(self) -> set[str]:
+        """Return, once, the primaries that were written to since this was last asked."""
+        taken, self._uncaptured = self._uncaptured, set()
+        return taken
+
+
+_work: ContextVar[Work | None] = ContextVar("django_backend_work", default=None)
+
+
+def current_work() -> Work | None:
+    """Return the request or task that the present code works for; None if nobody said so."""
+    return _work.get()
+
+
+def note_write(primary: str) -> None:
+    """Note that something was, or may have been, committed on a primary.
+
+    :param primary: its alias
+    """
+    work = _work.get()
+    if work is not None:
+        work.note_write(primary)
