@@ -26,7 +26,7 @@ endif
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types wheel tox bench-failover bench-overhead chaos clean
+.PHONY: help demo test test-all lint format types wheel tox bench-failover bench-overhead chaos clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -34,7 +34,10 @@ help: ## Show this list
 demo: $(READY) ## Applications write through a switchover and a crash on a real cluster, and are counted
 	@$(BIN)/patroni-db demo
 
-test: $(READY) ## Run all tests, most of them on a real cluster
+test: $(READY) ## Run the tests, most of them on a real cluster
+	@$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not thorough" $(SUITES)
+
+test-all: $(READY) ## Run also further drivers, faults and moments of what those tests show
 	@$(BIN)/pytest --numprocesses 2 --dist worksteal $(SUITES)
 
 lint: $(READY) ## Check style and format

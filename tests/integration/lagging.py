@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from tests.integration.faults import eventually
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from patroni_db.cluster import LocalCluster
 
@@ -30,7 +31,10 @@ def replay_paused(cluster: LocalCluster) -> Iterator[None]:
         for name in replicas(cluster):
             with _admin(cluster, name) as admin:
                 admin.execute("SELECT pg_wal_replay_pause()")
-                _until(lambda: admin.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() == ("paused",))
+                eventually(
+                    lambda: admin.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() == ("paused",),
+                    "replay to pause",
+                )
         yield
     finally:
         resume_replay(cluster)
@@ -52,10 +56,3 @@ def replicas(cluster: LocalCluster) -> list[str]:
 
 def _admin(cluster: LocalCluster, name: str) -> psycopg.Connection[Any]:
     return psycopg.connect(cluster.conninfo(name), autocommit=True)
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -20,10 +19,11 @@ from patroni_db.causal_reads import capture, capture_async, has_caught_up, has_c
 from patroni_db.connections import Stamp
 from patroni_db.discovery import Discovery
 from patroni_db.libpq import attempt_params
+from tests.integration.faults import eventually
 from tests.integration.lagging import replay_paused, replicas, resume_replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from patroni_db.acquisition import Attempt
     from patroni_db.cluster import LocalCluster
@@ -69,7 +69,7 @@ def test_a_replica_that_lags_is_waited_for_and_then_shows_it(cluster: LocalClust
         assert reader.execute("SELECT count(*) FROM causal").fetchone() == (1,)
         reader.rollback()
         # Patroni tells it in the end, and nobody has to be asked any more.
-        _until(lambda: known_standing(discovery, stamp, token) is Standing.REACHED)
+        eventually(lambda: known_standing(discovery, stamp, token) is Standing.REACHED, "it to be shown")
 
 
 def test_nothing_is_left_behind_on_connections_that_begin_transactions_by_themselves(
@@ -137,8 +137,8 @@ def test_a_token_outlives_a_switchover(cluster: LocalCluster, discovery: Discove
         assert later.timeline == token.timeline + 1
         assert later.later(token) == token.later(later) == later
         reader, stamp = _open(stack, cluster, discovery, "replica")
-        _until(lambda: has_caught_up(discovery, reader, stamp, later, 1.0) is Standing.REACHED)
-        _until(lambda: has_caught_up(discovery, reader, stamp, token, 1.0) is Standing.REACHED)
+        eventually(lambda: has_caught_up(discovery, reader, stamp, later, 1.0) is Standing.REACHED, "it to be shown")
+        eventually(lambda: has_caught_up(discovery, reader, stamp, token, 1.0) is Standing.REACHED, "it to be shown")
 
 
 def test_what_a_failover_lost_is_recognised(cluster: LocalCluster, discovery: Discovery) -> None:
@@ -159,16 +159,19 @@ def test_what_a_failover_lost_is_recognised(cluster: LocalCluster, discovery: Di
         reader.execute("INSERT INTO causal SELECT generate_series(1, 5000)")  # past the lost position
         reader.commit()
         assert capture(reader).lsn > lost.lsn
-        _until(lambda: known_standing(discovery, stamp, lost) is Standing.LOST)
+        eventually(lambda: known_standing(discovery, stamp, lost) is Standing.LOST, "it to be lost")
         assert has_caught_up(discovery, reader, stamp, lost, 1.0) is Standing.LOST
-        _until(lambda: has_caught_up(discovery, reader, stamp, before, 1.0) is Standing.REACHED)
+        eventually(lambda: has_caught_up(discovery, reader, stamp, before, 1.0) is Standing.REACHED, "it to be shown")
 
 
 def test_another_clusters_token_is_lost(cluster: LocalCluster, discovery: Discovery) -> None:
     with contextlib.ExitStack() as stack:
         reader, stamp = _open(stack, cluster, discovery, "replica")
         foreign = CausalToken("1234567890", 1, 1)
-        _until(lambda: has_caught_up(discovery, reader, stamp, foreign, 0.0) is Standing.LOST)
+        eventually(
+            lambda: has_caught_up(discovery, reader, stamp, foreign, 0.0) is Standing.LOST,
+            "it to be lost",
+        )
         nobody = Stamp(None, stamp.address, 0)
         token = capture(_open(stack, cluster, discovery, "primary")[0])
         assert has_caught_up(discovery, reader, nobody, token, 0.0) is Standing.BEHIND
@@ -200,17 +203,13 @@ def _cut_off(cluster: LocalCluster, name: str) -> Iterator[None]:
     with _admin(cluster, name) as admin:
         admin.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
         admin.execute("SELECT pg_reload_conf()")
-        _until(lambda: admin.execute("SELECT count(*) FROM pg_stat_wal_receiver WHERE pid > 0").fetchone() == (0,))
+        eventually(
+            lambda: admin.execute("SELECT count(*) FROM pg_stat_wal_receiver WHERE pid > 0").fetchone() == (0,),
+            "the receiver to end",
+        )
     try:
         yield
     finally:
         with _admin(cluster, name) as admin:
             admin.execute("ALTER SYSTEM RESET primary_conninfo")
             admin.execute("SELECT pg_reload_conf()")
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)

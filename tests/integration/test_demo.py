@@ -66,7 +66,7 @@ class TestDemo:
         ("number", "moment", "status"),
         [
             (signal.SIGTERM, "starting n1", 128 + signal.SIGTERM),
-            (signal.SIGINT, "all are at work", 130),
+            pytest.param(signal.SIGINT, "all are at work", 130, marks=pytest.mark.thorough),
         ],
     )
     def test_leaves_nothing_when_interrupted(

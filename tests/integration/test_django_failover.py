@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 import uuid
 from collections import Counter
@@ -32,6 +31,7 @@ from django.db import connections as django_connections
 from django_backend.errors import CommitOutcomeUnknown
 from patroni_db.cluster.rest import get_json
 from tests.django.backends import Project, project
+from tests.integration.faults import eventually, switchover
 from tests.integration.synchronous import replicate_synchronously, wait_for_synchronous_standby
 
 if TYPE_CHECKING:
@@ -49,13 +49,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "pool": {"OPTIONS": {"pool": {"min_size": 2, "max_size": 4}}},
 }
 WHERE = "SELECT host(inet_server_addr()), pg_is_in_recovery(), pg_backend_pid()"
-
-
-def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -162,10 +155,6 @@ def workers(cluster: LocalCluster) -> Iterator[dict[str, Worker]]:
         yield made
 
 
-def switchover(cluster: LocalCluster) -> None:
-    cluster.switchover()
-
-
 def crash(cluster: LocalCluster) -> None:
     """Kill the postmaster, and wait until the sessions have noticed: until then they take statements, and fail them."""
     sessions = [pid for (pid,) in on_primary(cluster, "SELECT pid FROM pg_stat_activity WHERE usename = current_user")]
@@ -185,7 +174,7 @@ def restart_in_place(cluster: LocalCluster) -> None:
     crash(cluster)
 
 
-@pytest.mark.parametrize("fault", [switchover, crash, restart_in_place])
+@pytest.mark.parametrize("fault", [switchover, crash, pytest.param(restart_in_place, marks=pytest.mark.thorough)])
 def test_writes_follow_the_primary(
     cluster: LocalCluster, workers: dict[str, Worker], table: str, fault: Callable[[LocalCluster], None]
 ) -> None:
@@ -384,7 +373,7 @@ def test_nothing_is_repeated_inside_a_transaction(cluster: LocalCluster, alias: 
         assert where(wrapper)[2] != pid
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["persistent", pytest.param("pool", marks=pytest.mark.thorough)])
 def test_a_lost_transaction_is_told_while_there_is_no_primary_yet(cluster: LocalCluster, table: str, kind: str) -> None:
     """The error comes at once, and what was to follow the commit is forgotten; the next transaction waits."""
     cluster.pause()  # nobody takes over
@@ -572,7 +561,7 @@ forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @forks
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["persistent", "pool"])
 def test_a_forked_child_has_connections_of_its_own(cluster: LocalCluster, kind: str) -> None:
     context = multiprocessing.get_context("fork")
     with project(cluster, **KINDS[kind]) as aliases:
@@ -658,7 +647,7 @@ AT_IMPORT = where()  # in gunicorn's master: the connections are open when it fo
 """
 
 
-@pytest.mark.parametrize("kind", ["persistent", "pool"])
+@pytest.mark.parametrize("kind", [pytest.param("persistent", marks=pytest.mark.thorough), "pool"])
 def test_gunicorn_preload(cluster: LocalCluster, tmp_path: Path, kind: str) -> None:
     pytest.importorskip("gunicorn")
     (tmp_path / "application.py").write_text(APPLICATION)

@@ -33,11 +33,11 @@ from django_backend.clusters import release
 from django_backend.transaction import run_atomic
 from django_backend.views import exactly_once, idempotent
 from patroni_db import markers
+from tests.integration.faults import eventually
 from tests.integration.synchronous import replicate_synchronously
 from tests.integration.test_django_transaction import (
     admin,
     end,
-    eventually,
     everybody_confirms,
     keys,
     nobody_confirms,

@@ -25,6 +25,7 @@ from django_backend.errors import CommitOutcomeUnknown, NothingCommitted, Rolled
 from django_backend.transaction import atomic_rerun, run_atomic
 from patroni_db import markers
 from tests.django.backends import Project, project
+from tests.integration.faults import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,13 +41,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "pool": {"OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}},
 }
 ALIAS = "scratch"
-
-
-def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain: {what}"
-        time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +87,9 @@ def table(cluster: LocalCluster) -> Iterator[str]:
         connection.execute(f"DROP TABLE {name}; DROP FUNCTION {name}_slow()")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(
+    params=["persistent", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in KINDS if kind != "persistent")]
+)
 def wrapper(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[DatabaseWrapper]:
     with known(cluster, **KINDS[request.param]) as aliases:
         yield aliases["default"]

@@ -355,6 +355,7 @@ def test_what_changed_and_was_compacted_while_the_connection_was_cut_is_learned(
     assert "n2" not in listener.heard
 
 
+@pytest.mark.thorough
 def test_a_restart_is_survived_and_told_once(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "patroni_db.push")
     etcd.put("n1")
@@ -450,6 +451,7 @@ def test_what_is_not_etcd_is_left_for_what_is(what: str, etcd: Etcd) -> None:
         until(lambda: "n8" in listener.heard)
 
 
+@pytest.mark.thorough
 def test_what_is_not_etcd_is_asked_ever_more_rarely_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")
     with contextlib.closing(server), Listener(server.url):
@@ -463,6 +465,7 @@ def test_what_is_not_etcd_is_asked_ever_more_rarely_and_told_once(caplog: pytest
     ]
 
 
+@pytest.mark.thorough
 def test_endpoints_that_take_turns_in_failing_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "patroni_db.push")
     fickle, page = NOT_ETCD["a watch that ends"](), NOT_ETCD["a page"]()
@@ -573,6 +576,7 @@ def test_a_switchover_is_noticed_without_polling(cluster: LocalCluster, caplog: 
         until(lambda: leader_of(discovery) == leader)
 
 
+@pytest.mark.thorough
 def test_a_killed_node_is_noticed_without_polling(cluster: LocalCluster, caplog: pytest.LogCaptureFixture) -> None:
     with contextlib.closing(watching(cluster, caplog)) as discovery:
         killed = cluster.kill_node()
@@ -627,6 +631,7 @@ def test_an_outage_of_etcd_fails_nothing_and_the_watch_returns(
         until(lambda: leader_of(discovery) == leader)
 
 
+@pytest.mark.thorough
 def test_without_etcd_polling_does_it(cluster: LocalCluster) -> None:
     server = Server(hangs=True)
     config = PatroniConfig(urls=cluster.urls, etcd=server.url, refresh=0.5)
@@ -637,6 +642,7 @@ def test_without_etcd_polling_does_it(cluster: LocalCluster) -> None:
         until(lambda: leader_of(discovery) == leader)
 
 
+@pytest.mark.thorough
 def test_a_namespace_that_is_not_patronis_is_told(cluster: LocalCluster, caplog: pytest.LogCaptureFixture) -> None:
     config = PatroniConfig(urls=cluster.urls, etcd=cluster.etcd_url, namespace="/elsewhere")
     with contextlib.closing(Discovery(config)) as discovery:

@@ -84,7 +84,10 @@ def test_an_open_transaction_on_a_former_primary_that_lives_is_not_committed(
         assert old.execute("SELECT count(*) FROM split_brain").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("driver", ["psycopg2", "psycopg async", "asyncpg"])
+@pytest.mark.parametrize(
+    "driver",
+    ["asyncpg", *(pytest.param(driver, marks=pytest.mark.thorough) for driver in ("psycopg2", "psycopg async"))],
+)
 def test_other_drivers_are_ended_too(cluster: LocalCluster, discovery: Discovery, driver: str) -> None:
     asyncpg = pytest.importorskip("asyncpg")
 

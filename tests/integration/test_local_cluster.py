@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -24,18 +23,12 @@ import pytest
 from patroni_db.cluster import LocalCluster, ProcessState
 from patroni_db.cluster.rest import get_json
 from patroni_db.errors import ClusterError
+from tests.integration.faults import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.timeout(150)
-
-
-def eventually(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain: {what}"
-        time.sleep(0.05)
 
 
 def ask(cluster: LocalCluster, query: str, name: str | None = None, **parameters: Any) -> Any:
@@ -78,6 +71,7 @@ class TestShared:
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             ask(cluster, "SELECT 1", password="wrong")
 
+    @pytest.mark.thorough  # as every suite does it
     def test_switchover_to_a_candidate(self, cluster: LocalCluster) -> None:
         old = cluster.leader
         assert old is not None
@@ -94,6 +88,7 @@ class TestShared:
             cluster.switchover(leader)
         assert cluster.leader == leader
 
+    @pytest.mark.thorough  # as every suite does it
     def test_killed_postgres_fails_over(self, cluster: LocalCluster) -> None:
         old = cluster.kill_postgres()
         new = cluster.wait_for_leader(other_than=old)
@@ -321,7 +316,10 @@ def _owner(script: str = _OWNER, prefix: tuple[str, ...] = ()) -> Iterator[Owner
                     process.kill()
 
 
-@pytest.mark.parametrize("moment", ["PostgreSQL", "starting n1", "n1 leads"])
+@pytest.mark.parametrize(
+    "moment",
+    [*(pytest.param(moment, marks=pytest.mark.thorough) for moment in ("PostgreSQL", "n1 leads")), "starting n1"],
+)
 def test_nothing_remains_after_ctrl_c(moment: str) -> None:
     script = _OWNER.replace("nodes=1", "nodes=2")
     with _owner(script) as owner:
@@ -334,6 +332,7 @@ def test_nothing_remains_after_ctrl_c(moment: str) -> None:
         owner.assert_nothing_remains()
 
 
+@pytest.mark.thorough
 def test_nothing_remains_after_the_owner_is_killed_while_it_starts() -> None:
     with _owner() as owner:
         owner.read_until("starting n1")
@@ -383,6 +382,7 @@ def test_an_ordinary_user_can_have_a_cluster() -> None:
         owner.assert_nothing_remains()
 
 
+@pytest.mark.thorough
 def test_two_clusters_at_once_have_addresses_of_their_own_and_end_each_with_its_owner() -> None:
     with _owner() as one, _owner() as two:
         first, second = one.read_until("directory"), two.read_until("directory")
@@ -394,6 +394,7 @@ def test_two_clusters_at_once_have_addresses_of_their_own_and_end_each_with_its_
             owner.assert_nothing_remains()
 
 
+@pytest.mark.thorough
 def test_a_failed_start_shows_the_end_of_the_right_log() -> None:
     cluster = LocalCluster(nodes=1, parameters={"shared_preload_libraries": "no_such_library"}, start_timeout=30)
     with pytest.raises(ClusterError, match="n1 to become the leader") as caught:
@@ -415,6 +416,7 @@ def test_a_named_folder_keeps_the_logs_and_nothing_else() -> None:
             LocalCluster(nodes=1, directory=directory).start()
 
 
+@pytest.mark.thorough
 def test_it_can_be_started_again_even_after_its_supervisor_was_killed() -> None:
     cluster = LocalCluster(nodes=1)
     with cluster:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 from patroni_db import PatroniConfig, discovery_for
+from tests.integration.faults import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,13 +51,6 @@ def engines(cluster: LocalCluster) -> Iterator[Callable[..., Engine]]:
     yield make
     for engine in made:
         engine.dispose()
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.02)
 
 
 def silent(discovery: Discovery) -> frozenset[str]:

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from tests.integration.faults import crash, eventually, switchover
 from tests.integration.synchronous import replicate_synchronously, wait_for_synchronous_standby
 from tests.sqlalchemy.clients import KINDS, WHERE, Client, make_client
 
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
     from patroni_db.cluster import LocalCluster
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain: {what}"
-        time.sleep(0.05)
 
 
 def rows(cluster: LocalCluster, query: str) -> list[Any]:
@@ -93,15 +87,6 @@ def at_once(work: dict[str, Callable[[], Any]]) -> dict[str, Any]:
         return {name: future.result() for name, future in futures.items()}
 
 
-def switchover(cluster: LocalCluster) -> None:
-    cluster.switchover()
-
-
-def crash(cluster: LocalCluster) -> None:
-    old = cluster.kill_postgres()
-    cluster.wait_for_leader(other_than=old)
-
-
 def restart_in_place(cluster: LocalCluster) -> None:
     cluster.patch_config({"primary_start_timeout": 300})
     leader = cluster.leader
@@ -128,7 +113,7 @@ def _start_timeout_of(cluster: LocalCluster) -> Any:
     return (get_json((node.host, node.api_port), "/config", timeout=2.0) or {}).get("primary_start_timeout")
 
 
-@pytest.mark.parametrize("fault", [switchover, crash, restart_in_place])
+@pytest.mark.parametrize("fault", [crash, restart_in_place, pytest.param(switchover, marks=pytest.mark.thorough)])
 def test_pooled_connections_follow_without_an_error(
     cluster: LocalCluster,
     table: str,

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -29,7 +28,8 @@ import patroni_db
 from patroni_db import PatroniConfig, markers
 from patroni_db.faults import sqlstate_of
 from sqlalchemy_dialect import CommitOutcomeUnknown, PatroniCreator, run_transaction, run_transaction_async
-from tests.integration.test_sqlalchemy_failover import at_once, crash, switchover
+from tests.integration.faults import crash, eventually, switchover
+from tests.integration.test_sqlalchemy_failover import at_once
 from tests.sqlalchemy.clients import Client, LoopClient, ThreadClient, make_client, url_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ pytestmark = pytest.mark.timeout(180)
 
 # One of each driver; and connections of an application's own class, which cannot look by themselves.
 KINDS = ("dialect", "plugin-psycopg2", "async-dialect", "async-plugin-asyncpg", "own-class")
+QUICK = ("dialect", "async-plugin-asyncpg")
 BACKEND = text("SELECT pg_backend_pid()")
 
 
@@ -108,13 +109,6 @@ def connected(client: Client, fn: Callable[[Connection], Any]) -> Any:
     return client.run(main())
 
 
-def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain: {what}"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def cluster(healthy_patroni_cluster: LocalCluster) -> LocalCluster:
     return healthy_patroni_cluster
@@ -152,7 +146,7 @@ def table(cluster: LocalCluster) -> Iterator[str]:
         connection.execute(f"DROP TABLE {name}, {name}_unique; DROP FUNCTION {name}_slow()")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.thorough) for kind in KINDS])
 def client(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[Client]:
     made = make(request.param, cluster)
     yield made
@@ -285,7 +279,7 @@ def test_a_session_ended_before_commit_is_no_doubt(cluster: LocalCluster, table:
     assert notes(cluster, table) == {"attempt 2": 1}
 
 
-@pytest.mark.parametrize("fault", [switchover, crash])
+@pytest.mark.parametrize("fault", [pytest.param(switchover, marks=pytest.mark.thorough), crash])
 def test_transactions_under_way_survive_a_failover(
     cluster: LocalCluster, table: str, fault: Callable[[LocalCluster], None]
 ) -> None:

@@ -23,8 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionma
 
 from patroni_db import markers
 from sqlalchemy_dialect import run_transaction_async
+from tests.integration.faults import crash, switchover
 from tests.integration.synchronous import replicate_synchronously
-from tests.integration.test_sqlalchemy_failover import crash, rows, switchover
+from tests.integration.test_sqlalchemy_failover import rows
 from tests.sqlalchemy.clients import url_of
 
 if TYPE_CHECKING:
@@ -109,8 +110,15 @@ async def eventually(condition: Callable[[], object], what: str, timeout: float 
         await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("fault", [switchover, crash])
+@pytest.mark.parametrize(
+    ("driver", "fault"),
+    [
+        ("patroni", crash),
+        pytest.param("patroni", switchover, marks=pytest.mark.thorough),
+        pytest.param("asyncpg", crash, marks=pytest.mark.thorough),
+        pytest.param("asyncpg", switchover, marks=pytest.mark.thorough),
+    ],
+)
 def test_a_thousand_tasks_write_once_each_through_a_failover_and_nothing_blocks_the_loop(
     cluster: LocalCluster, table: str, driver: str, fault: Callable[[LocalCluster], None]
 ) -> None:
@@ -143,7 +151,7 @@ def test_a_thousand_tasks_write_once_each_through_a_failover_and_nothing_blocks_
     assert counted == {str(number): 1 for number in range(1001)}
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("driver", [pytest.param("patroni", marks=pytest.mark.thorough), "asyncpg"])
 def test_a_thousand_tasks_that_wait_for_a_primary_cost_one_probe(
     cluster: LocalCluster, table: str, driver: str
 ) -> None:
@@ -170,7 +178,7 @@ def test_a_thousand_tasks_that_wait_for_a_primary_cost_one_probe(
                 return False
 
             await eventually(all_in_recovery, "the primary to step down")
-            tries = 0
+            tries, began = 0, time.monotonic()
             with StallDetector(asyncio.get_running_loop()) as detector:
                 waiting = []
                 for _ in range(1000):
@@ -178,6 +186,8 @@ def test_a_thousand_tasks_that_wait_for_a_primary_cost_one_probe(
                     await asyncio.sleep(0)  # or the loop is busy with all of them at once
                 ended = await asyncio.gather(*waiting, return_exceptions=True)
             assert not detector.stalls, detector.stalls[0]
+            # One after the other, on at most three servers; not once for each task.
+            assert 0 < tries < 60 * (time.monotonic() - began)
             return ended
 
     try:
@@ -185,8 +195,6 @@ def test_a_thousand_tasks_that_wait_for_a_primary_cost_one_probe(
     finally:
         cluster.start_etcd()
     assert {type(end) for end in ended} == {OperationalError}
-    # One after the other for five seconds, on at most three servers; not once for each task.
-    assert 0 < tries < 300
 
 
 def _in_recovery(cluster: LocalCluster, node: str) -> bool:
