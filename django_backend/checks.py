@@ -13,6 +13,9 @@ patroni.W005 ``ATOMIC_REQUESTS`` on an alias that reads
 patroni.E005 ``PATRONI_REQUEST_DEADLINE`` is no number of seconds
 patroni.W006 ``FailoverMiddleware`` is not the first middleware
 patroni.W007 ``PATRONI_EXACTLY_ONCE`` has no effect
+patroni.E006 a ``PATRONI_CAUSAL_*`` setting is wrong
+patroni.W008 reads go to replicas, but requests do not read what they wrote: no ``CausalMiddleware``
+patroni.W009 ``CausalMiddleware`` comes after middleware that writes, or without a router that asks for its tokens
 ===========  =======================================================================================
 """
 
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["check_databases"]
 
 _MIDDLEWARE = "django_backend.middleware.FailoverMiddleware"
+_CAUSAL_MIDDLEWARE = "django_backend.causal_middleware.CausalMiddleware"
+_SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 
 
 def check_databases(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001 - Django's signature
@@ -46,7 +51,9 @@ def check_databases(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessag
     entries = {name: wrapper.settings_dict for name, wrapper in wrappers().items()}
     messages = [message for name, entry in entries.items() for message in check_entry(name, entry)]
     if not any(message.id in {"patroni.E001", "patroni.E002"} for message in messages):
-        messages += check_aliases(following(), _routers())
+        aliases, routers = following(), _routers()
+        messages += check_aliases(aliases, routers)
+        messages += check_reads(pair(aliases), routers)
     messages += check_requests(any(entry.get("ATOMIC_REQUESTS") for entry in entries.values()))
     return messages
 
@@ -140,6 +147,43 @@ def check_requests(atomic: bool) -> Iterator[CheckMessage]:  # noqa: FBT001 - on
             f"PATRONI_EXACTLY_ONCE has no effect: {missing}.",
             hint="It is about the transactions of ATOMIC_REQUESTS, which the middleware runs again.",
             id="patroni.W007",
+        )
+
+
+def check_reads(partners: Mapping[str, str], routers: Sequence[object]) -> Iterator[CheckMessage]:
+    """Check what the settings say of reading what was written.
+
+    :param partners: the primary's alias by each alias that reads from its replicas
+    :param routers: the routers in use
+    """
+    for setting in ("PATRONI_CAUSAL_COOKIE", "PATRONI_CAUSAL_HEADER"):
+        value = getattr(settings, setting, None)
+        if value is not None and not (isinstance(value, str) and value):
+            yield Error(f"{setting} is {value!r}: neither a name nor None.", id="patroni.E006")
+    max_age = getattr(settings, "PATRONI_CAUSAL_MAX_AGE", 1)
+    if not isinstance(max_age, int) or isinstance(max_age, bool) or max_age < 1:
+        problem = f"PATRONI_CAUSAL_MAX_AGE is {max_age!r}: no whole number of seconds above 0."
+        yield Error(problem, id="patroni.E006")
+    routed = any(isinstance(router, PrimaryReplicaRouter) for router in routers)
+    used = list(settings.MIDDLEWARE)
+    if _CAUSAL_MIDDLEWARE not in used:
+        if partners and routed and used:
+            yield Warning(
+                "Reads go to replicas, and a request, or the next one of the same user, may miss what it has written.",
+                hint=f'Add "{_CAUSAL_MIDDLEWARE}" to MIDDLEWARE, before what writes (sessions).',
+                id="patroni.W008",
+            )
+    elif _SESSIONS in used and used.index(_SESSIONS) < used.index(_CAUSAL_MIDDLEWARE):
+        yield Warning(
+            f"{_CAUSAL_MIDDLEWARE} comes after sessions: what these write has no causal token.",
+            hint="Move it up.",
+            id="patroni.W009",
+        )
+    elif not routed:
+        yield Warning(
+            f"{_CAUSAL_MIDDLEWARE} has no effect: no router asks for its tokens.",
+            hint='Add "django_backend.router.PrimaryReplicaRouter" to DATABASE_ROUTERS.',
+            id="patroni.W009",
         )
 
 

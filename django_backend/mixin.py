@@ -310,6 +310,11 @@ class PatroniMixin(CausalMixin, _Base):
         """How often the key of the transaction under way has been met before; 0 when it is new, or there is none."""
         return self._collisions
 
+    @property
+    def has_uncommitted_writes(self) -> bool:
+        """Whether a transaction is under way in which something but reads was executed."""
+        return self._has_written
+
     def mark_transaction(self, mark: Mark, *, pipelined: bool = False) -> int:
         """Insert a commit marker in the transaction under way; return :attr:`collisions`.
 

@@ -46,7 +46,8 @@ class Work:
         outer: Work | None = None,
     ) -> None:
         self.level = level
-        self.tokens: Mapping[str, CausalToken] = dict(tokens or {})
+        self.brought: Mapping[str, CausalToken] = dict(tokens or {})
+        self.tokens: Mapping[str, CausalToken] = self.brought
         self._outer = outer
         # Adding to a set and taking from it are atomic.
         self._pinned: set[str] = set()
@@ -72,7 +73,7 @@ class Work:
     def reads_primary(self, primary: str) -> bool:
         """Return whether reads go to the primary, by what is known without asking anybody."""
         if self.level is Consistency.CAUSAL:
-            return primary in self._pinned
+            return self._is_pinned(primary)
         return self.level is Consistency.STRONG
 
     def note_write(self, primary: str) -> None:
@@ -82,10 +83,18 @@ class Work:
         if self._outer is not None:
             self._outer.note_write(primary)
 
+    @property
+    def has_uncaptured(self) -> bool:
+        """Whether something was written for which no causal token has been taken yet."""
+        return bool(self._uncaptured)
+
     def take_uncaptured(self) -> set[str]:
         """Return, once, the primaries that were written to since this was last asked."""
         taken, self._uncaptured = self._uncaptured, set()
         return taken
+
+    def _is_pinned(self, primary: str) -> bool:
+        return primary in self._pinned or (self._outer is not None and self._outer._is_pinned(primary))  # noqa: SLF001
 
 
 _work: ContextVar[Work | None] = ContextVar("django_backend_work", default=None)

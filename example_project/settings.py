@@ -43,6 +43,8 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django_backend.middleware.FailoverMiddleware",
+    # Who has placed an order finds it on the next page, also where a replica lags.
+    "django_backend.causal_middleware.CausalMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
