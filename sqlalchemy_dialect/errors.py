@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InvalidRequestError, OperationalError
 
 import patroni_db.errors
 
-__all__ = ["CommitOutcomeUnknown"]
+__all__ = ["CommitOutcomeUnknown", "ReadOnlyError", "TransactionOnReplicaError"]
 
 
 class CommitOutcomeUnknown(patroni_db.errors.CommitOutcomeUnknown, OperationalError):  # noqa: N818 - as the core has it
@@ -19,3 +19,14 @@ class CommitOutcomeUnknown(patroni_db.errors.CommitOutcomeUnknown, OperationalEr
     def __str__(self) -> str:
         what = "COMMIT" if self.statement is None else "a statement"
         return f"the connection was lost while {what} was under way, it may have taken effect: {super().__str__()}"
+
+
+class ReadOnlyError(InvalidRequestError):
+    """A write in a transaction, or on an engine, that was declared to read only. Nothing was sent to the server."""
+
+
+class TransactionOnReplicaError(InvalidRequestError):
+    """What needs the primary came to a transaction in automatic mode that has read from a replica already.
+
+    Nothing was sent to the server. Going on elsewhere would make one transaction of two, which nobody asked for.
+    """

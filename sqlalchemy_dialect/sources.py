@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sqlalchemy_dialect.events import PatroniEvents, events_of
+from sqlalchemy_dialect.session import RoutingSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,8 @@ def _source(make: Callable[[], Any], engine: Engine, isolation_level: str | None
 
 
 def _engine_of(given: Any, session: Session) -> Engine:
-    if given.kw.get("binds") or type(session).get_bind is not Session.get_bind:
+    own = type(session).get_bind
+    if given.kw.get("binds") or own not in {Session.get_bind, RoutingSession.get_bind}:
         raise ArgumentError(f"run_transaction() needs one engine for the transaction, and {_kind(given)} has several")
     if session.twophase:
         raise ArgumentError("run_transaction() does not commit in two phases: what it is for needs one COMMIT")

@@ -1,0 +1,153 @@
+"""Causal tokens from one HTTP request to the next, in a signed header, for ASGI and WSGI applications.
+
+A request that wrote is answered with ``Patroni-Causal-Token``. The client sends that header with its next requests,
+which then see what was written, whichever process and replica answers them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from patroni_db.causal import CausalToken
+from patroni_db.causal_context import causal_context
+from patroni_db.errors import CausalTokenError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from patroni_db.causal_context import CausalScope
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    ASGIApplication = Callable[[Message, Receive, Send], Awaitable[None]]
+
+__all__ = ["HEADER", "CausalASGIMiddleware", "CausalWSGIMiddleware"]
+
+logger = logging.getLogger("patroni_db.sqlalchemy")
+
+HEADER: Final = "Patroni-Causal-Token"
+
+
+class _Carrier:
+    """What both have in common.
+
+    :param app: the application behind
+    :param key: a secret that all processes share; a header that was not signed with it is ignored
+    :param cluster: the name by which the sessions know the cluster
+    :raises ValueError: the key is empty
+    """
+
+    def __init__(self, app: Any, key: str | bytes, cluster: str = "default") -> None:
+        if not key:
+            raise ValueError("key: signing causal tokens needs a secret")
+        self.app = app
+        self._key = key
+        self._cluster = cluster
+
+    def _tokens(self, given: str | None) -> dict[str, CausalToken]:
+        """Return the token that a request brings."""
+        if not given:
+            return {}
+        try:
+            return {self._cluster: CausalToken.verified(given, self._key)}
+        except CausalTokenError as exc:
+            logger.info("a request's %s is ignored: %s", HEADER, exc)
+            return {}
+
+    def _answer(self, scope: CausalScope) -> str | None:
+        """Return the header of a response: the latest token known, None when there is none."""
+        token = scope.tokens.get(self._cluster)
+        return None if token is None else token.signed(self._key)
+
+
+class CausalASGIMiddleware(_Carrier):
+    """Opens a :func:`~patroni_db.causal_context.causal_context` for each request, and carries its token.
+
+    ``app.add_middleware(CausalASGIMiddleware, key=...)`` with Starlette and FastAPI. The transaction has to be
+    committed before the response begins: in the endpoint, not in what runs after it.
+    """
+
+    app: ASGIApplication
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name.lower() == HEADER.lower().encode()), b"")
+        with causal_context(self._tokens(given.decode("latin-1"))) as tokens:
+
+            async def send_with_token(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    answer = self._answer(tokens)
+                    if answer is not None:
+                        added = (HEADER.lower().encode(), answer.encode())
+                        message = {**message, "headers": [*message.get("headers", ()), added]}
+                await send(message)
+
+            await self.app(scope, receive, send_with_token)
+
+
+class CausalWSGIMiddleware(_Carrier):
+    """The same for WSGI: ``app.wsgi_app = CausalWSGIMiddleware(app.wsgi_app, key=...)`` with Flask."""
+
+    app: WSGIApplication
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        context, scope = contextvars.copy_context(), contextlib.ExitStack()
+        try:
+            body = context.run(self._call, scope, environ, start_response)
+        except BaseException:
+            context.run(scope.close)
+            raise
+        if isinstance(body, (list, tuple)):
+            context.run(scope.close)
+            return body
+        return _Body(body, context, scope)
+
+    def _call(
+        self, scope: contextlib.ExitStack, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        given = environ.get(f"HTTP_{HEADER.upper().replace('-', '_')}")
+        tokens = scope.enter_context(causal_context(self._tokens(given)))
+
+        def start_with_token(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+            answer = self._answer(tokens)
+            added = [] if answer is None else [(HEADER, answer)]
+            return start_response(status, [*headers, *added], *exc_info)
+
+        return self.app(environ, start_with_token)
+
+
+class _Body:
+    """A response's body that is made while it is sent, in the request's context: it may read, and answer late.
+
+    :param body: the application's
+    :param context: of the request
+    :param scope: is left when the body is closed
+    """
+
+    def __init__(self, body: Iterable[bytes], context: contextvars.Context, scope: contextlib.ExitStack) -> None:
+        self._body = body
+        self._context = context
+        self._scope = scope
+
+    def __iter__(self) -> Iterator[bytes]:
+        parts = self._context.run(iter, self._body)
+        while (part := self._context.run(next, parts, None)) is not None:
+            yield part
+
+    def close(self) -> None:
+        """Close the application's body, as the server does at the end."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                self._context.run(close)
+        finally:
+            self._context.run(self._scope.close)

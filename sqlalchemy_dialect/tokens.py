@@ -1,0 +1,84 @@
+"""Causal tokens on SQLAlchemy's connections, threads and event loops alike."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from patroni_db.causal import Standing
+from patroni_db.causal_reads import capture, capture_async, has_caught_up, has_caught_up_async
+from sqlalchemy_dialect.events import events_of
+from sqlalchemy_dialect.marks import mark_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from patroni_db.causal import CausalToken
+
+__all__ = ["standing_on", "token_after_commit"]
+
+logger = logging.getLogger("patroni_db.sqlalchemy")
+
+
+def standing_on(connection: Connection, token: CausalToken) -> Standing:
+    """Return whether the server behind `connection`, which is in no transaction, shows what `token` stands for.
+
+    It waits for up to ``patroni_causal_wait``. A server that cannot be asked counts as one that is behind.
+    """
+    events, mark = events_of(connection.engine), mark_of(connection.connection)
+    if events is None or mark is None:
+        return Standing.BEHIND
+    discovery, wait = events.discovery, events.config.causal_wait
+
+    async def ask(driver_connection: Any) -> Standing:
+        return await has_caught_up_async(discovery, driver_connection, mark.stamp, token, wait)
+
+    try:
+        standing: Standing = _on_driver(
+            connection, lambda driver: has_caught_up(discovery, driver, mark.stamp, token, wait), ask
+        )
+    except _errors(connection) as exc:
+        logger.warning("reading from the primary: %s could not be asked: %s", mark.stamp.member, exc)
+        connection.invalidate(exc)
+        discovery.invalidate(mark.stamp.member, mark.stamp.address)
+        return Standing.BEHIND
+    return standing
+
+
+def token_after_commit(connection: Connection) -> CausalToken | None:
+    """Return a token for what was just committed on `connection`; None when the server does not answer any more."""
+    if connection.closed or connection.invalidated:
+        return None
+    try:
+        token: CausalToken = _on_driver(connection, capture, capture_async)
+    except _errors(connection) as exc:
+        logger.warning("no causal token for a transaction that was committed: %s", exc)
+        connection.invalidate(exc)
+        return None
+    return token
+
+
+def _on_driver(connection: Connection, fn: Callable[[Any], Any], fn_async: Callable[[Any], Any]) -> Any:
+    """Return what `fn`, or on an event loop `fn_async`, returns for the driver's own connection."""
+    proxied: Any = connection.connection
+    try:
+        if connection.dialect.is_async:
+            return proxied.dbapi_connection.run_async(fn_async)
+        return fn(proxied.driver_connection)
+    except _errors(connection):
+        raise
+    except BaseException:
+        connection.invalidate()  # interrupted or cancelled: nobody knows what arrives on it next
+        raise
+
+
+def _errors(connection: Connection) -> tuple[type[Exception], ...]:
+    """Return what a driver may raise; with asyncpg it is its own errors that come through here."""
+    dbapi: Any = connection.dialect.loaded_dbapi
+    if connection.dialect.driver == "asyncpg":
+        import asyncpg  # noqa: PLC0415 - its engine has loaded it
+
+        return (dbapi.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+    return (dbapi.Error, OSError)
