@@ -117,9 +117,8 @@ def current_token(using: str | None = None) -> str | None:
         asked = work.take_uncaptured()
     else:
         asked = {alias for alias, wrapper in mine.items() if wrapper.connection is not None}
-    for alias in asked & mine.keys():
-        _capture(alias, mine[alias])
-    return dump(known_tokens(), settings.SECRET_KEY) or None
+    captured = _captured({alias: mine[alias] for alias in asked & mine.keys()})
+    return dump(merged(known_tokens(), captured), settings.SECRET_KEY) or None
 
 
 def capture_written(work: Work) -> None:
@@ -128,7 +127,7 @@ def capture_written(work: Work) -> None:
         wrapper: object = connections[alias]
         if isinstance(wrapper, PatroniMixin):
             try:
-                _capture(alias, wrapper)
+                _captured({alias: wrapper})
             except Error as exc:
                 logger.warning("no causal token for what was written to %r: %s", alias, exc)
 
@@ -144,10 +143,16 @@ def trusted_keys() -> list[str | bytes]:
     return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 
-def _capture(alias: str, wrapper: PatroniMixin) -> None:
-    # In a test's transaction nothing is ever committed, and everything is read in it.
-    if not wrapper.in_atomic_block:
-        observe(wrapper.capture_token(), alias)
+def _captured(primaries: Mapping[str, PatroniMixin]) -> dict[str, CausalToken]:
+    """Return new tokens by alias; the request or task knows them too, if there is one.
+
+    In a test's transaction nothing is ever committed, and everything is read in it: there is none.
+    """
+    tokens = {alias: wrapper.capture_token() for alias, wrapper in primaries.items() if not wrapper.in_atomic_block}
+    if causal_scope() is not None:
+        for alias, token in tokens.items():
+            observe(token, alias)
+    return tokens
 
 
 def _is_in_test(wrapper: PatroniMixin) -> bool:
