@@ -10,12 +10,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from patroni_db import DiscoveryError, NoPrimaryError, PatroniConfig
 from patroni_db.acquisition import Attempt, acquire, acquire_async
+from patroni_db.cluster.rest import delete_key
 from patroni_db.connections import driver_of, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
 from patroni_db.libpq import attempt_params, with_defaults
@@ -48,9 +50,10 @@ class App:
     def get(self, **changes: Any) -> tuple[psycopg.Connection[Any], Stamp]:
         return acquire(self.discovery, self.config.replace(**changes), self.connect)
 
-    def why_unusable(self, connection: psycopg.Connection[Any], stamp: Stamp) -> str | None:
+    def why_unusable(self, connection: psycopg.Connection[Any], stamp: Stamp, **changes: Any) -> str | None:
         assert self.discovery.snapshot is not None
-        return why_unusable(driver_of(connection), connection, stamp, self.config, self.discovery.snapshot)
+        config = self.config.replace(**changes)
+        return why_unusable(driver_of(connection), connection, stamp, config, self.discovery.snapshot)
 
 
 @pytest.fixture
@@ -111,6 +114,27 @@ def test_new_connections_follow_a_switchover_and_old_ones_are_not_handed_out(app
     assert moved.member == leader
     assert node_of(again) == (app.cluster.node(leader).host, False)
     app.cluster.wait_until_streaming()
+
+
+def test_reads_leave_a_member_that_was_removed_and_use_one_that_is_new(cluster: LocalCluster, app: App) -> None:
+    """No restart, no setting: what Patroni lists is what is used. The node is unknown to it in between."""
+    replicas = {node.name for node in cluster.nodes if node.name != cluster.leader}
+    gone = min(replicas)
+    topology = app.discovery.topology()
+    readers: dict[str | None, tuple[psycopg.Connection[Any], Stamp]] = {}
+    while set(readers) != replicas:
+        connection, stamp = app.get(target="replica")
+        readers[stamp.member] = (connection, stamp)
+    cluster.kill_node(gone)
+    etcd = urlsplit(cluster.etcd_url)
+    assert delete_key((etcd.hostname or "", etcd.port or 0), f"/service/{topology.scope}/members/{gone}")
+    until(lambda: gone not in {member.name for member in app.discovery.topology().members})
+    (other,) = replicas - {gone}
+    assert app.why_unusable(*readers[gone], target="replica") is not None
+    assert app.why_unusable(*readers[other], target="replica") is None
+    assert {app.get(target="replica")[1].member for _ in range(8)} == {other}
+    cluster.start_node(gone)
+    until(lambda: app.get(target="replica")[1].member == gone)
 
 
 def test_a_hundred_writers_wait_for_a_crashed_primary_and_only_one_knocks(app: App) -> None:
