@@ -77,7 +77,7 @@ class CausalMixin(_Base):
     def _standing(self, token: CausalToken) -> Standing:
         if self.connection is not None and _covers(self._shown, token):
             return Standing.REACHED
-        if self.in_atomic_block or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+        if self.in_atomic_block or (self.connection is not None and not self.autocommit):
             return Standing.BEHIND  # its snapshot may have been taken before
         self.close_if_health_check_failed()
         self.ensure_connection()
