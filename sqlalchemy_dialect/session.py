@@ -18,7 +18,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import EMPTY_DICT
@@ -318,12 +318,12 @@ class RoutingSession(Session):
             raise refusal(what, connection, read_only=route.read_only)
         logger.info("a transaction that has read from a replica goes on on the primary: %s", what)
         self._route = None
-        transaction = connection.get_transaction()
-        if transaction is not None:
-            try:
-                transaction.rollback()
-            except DBAPIError as exc:  # it is not needed any more
-                logger.info("the replica's transaction had ended: %s", exc)
+        dbapi: Any = connection.dialect.loaded_dbapi
+        try:
+            # The session ends SQLAlchemy's own transaction with all its others, and would warn if it were gone.
+            connection.connection.rollback()
+        except dbapi.Error as exc:  # nobody needs it any more
+            connection.invalidate(exc)
         return self.bind
 
     def _release(self) -> None:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import (
-    DDL,
     Column,
     Integer,
     MetaData,
@@ -28,6 +27,7 @@ from sqlalchemy import (
     values,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import CreateTable
 
 from sqlalchemy_dialect.clauses import effect_of
 from sqlalchemy_dialect.effects import Effect, effect_of_sql
@@ -136,7 +136,7 @@ CLAUSES: dict[str, tuple[Any, Effect]] = {
     "nextval in SQL": (select(literal_column("nextval('s')")), WRITES),
     "a lock": (select(func.pg_advisory_xact_lock(1)), MAY_WRITE),
     "a lock in a piece of SQL": (select(User).where(text("pg_try_advisory_lock(id)")), MAY_WRITE),
-    "a definition": (DDL("CREATE TABLE x ()"), MAY_WRITE),
+    "a definition": (CreateTable(notes), MAY_WRITE),
 }
 
 
