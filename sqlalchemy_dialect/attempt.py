@@ -21,35 +21,24 @@ ATTEMPT: Final = "patroni_db_attempt"
 
 
 class Attempt:
-    """One attempt.
-
-    :param pipelined: whether its marker is to go out together with BEGIN
-    """
+    """One attempt."""
 
     __slots__ = (
         "_connection",
         "_transaction",
         "_watched",
-        "collisions",
         "doubt",
         "finishing",
         "lost",
-        "marking",
-        "pipelined",
         "read_only",
         "sent",
         "unsure",
     )
 
-    def __init__(self, *, pipelined: bool) -> None:
+    def __init__(self) -> None:
         self._connection: Connection | None = None
         self._transaction: RootTransaction | None = None
         self._watched: Watched | None = None
-        self.pipelined = pipelined
-        self.marking = False
-        """Its marker is on its way."""
-        self.collisions: int | None = None
-        """What the marker that was pipelined returned."""
         self.unsure = False
         """A statement failed on a connection that lives: unless a savepoint was there, the server aborted it all."""
         self.lost = False

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
-from psycopg.rows import tuple_row
 from sqlalchemy import event
 
 from patroni_db.outcome import ends_transaction, is_in_doubt
@@ -116,33 +114,26 @@ def _before_other(connection: Connection, *_others: object) -> None:
         connection.info.pop(_COMMIT, None)
 
 
-def _before_plain_statement(cursor: DBAPICursor, statement: str, context: ExecutionContext) -> bool | None:
-    return _before_statement(cursor, statement, None, context)
+def _before_plain_statement(cursor: DBAPICursor, statement: str, context: ExecutionContext) -> None:
+    _before_statement(cursor, statement, None, context)
 
 
-def _before_statement(_cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext) -> bool | None:
-    """Look at the connection of a statement that commits; send a marker.
-
-    :returns: whether the statement was executed here
-    """
+def _before_statement(_cursor: DBAPICursor, statement: str, _parameters: Any, context: ExecutionContext) -> None:
+    """Look at the connection of a statement that commits."""
     connection = context.root_connection
     proxied = connection.connection
     if statement[:1] in _ORDINARY and not proxied.dbapi_connection.autocommit:  # type: ignore[union-attr]
-        return None
+        return
     attempt: Attempt | None = context.execution_options.get(ATTEMPT)
     if attempt is not None:
-        if attempt.marking and attempt.pipelined:
-            attempt.collisions = _send_with_begin(connection, statement, parameters)
-            return True
         _refuse_ends(attempt, statement)
     mark = mark_of(proxied)
     if mark is None or not _commits(proxied.dbapi_connection, statement):
-        return None
+        return
     if _stands_by(connection, mark):
         connection.info.pop(_STATEMENT, None)
     else:
         connection.info[_STATEMENT] = _is_lost(connection, mark)
-    return None
 
 
 def _stands_by(connection: Connection, mark: Mark) -> bool:
@@ -167,30 +158,3 @@ def _refuse_ends(attempt: Attempt, statement: str) -> None:
         attempt.refuse_commit()
     elif words.startswith(("ROLLBACK", "ABORT")) and " TO " not in words:
         attempt.refuse_rollback()
-
-
-def _send_with_begin(connection: Connection, statement: str, parameters: Any) -> int:
-    """Send BEGIN and a commit marker in one round trip, by psycopg's pipeline.
-
-    :returns: what the marker returned
-    """
-    proxied = connection.connection
-    if connection.dialect.is_async:
-
-        async def send(driver_connection: psycopg.AsyncConnection[Any]) -> Any:
-            cursor = psycopg.AsyncCursor(driver_connection, row_factory=tuple_row)
-            async with driver_connection.pipeline():
-                await cursor.execute(statement, parameters)
-            row = await cursor.fetchone()
-            await cursor.close()
-            return row
-
-        (collisions,) = proxied.dbapi_connection.run_async(send)  # type: ignore[union-attr]  # an adapted one
-        return int(collisions)
-    driver_connection: Any = proxied.driver_connection
-    cursor = psycopg.Cursor(driver_connection, row_factory=tuple_row)
-    with driver_connection.pipeline():
-        cursor.execute(statement, parameters)
-    [(collisions,)] = cursor.fetchall()
-    cursor.close()
-    return int(collisions)

@@ -27,8 +27,6 @@ logger = logging.getLogger("patroni_db.sqlalchemy")
 
 T = TypeVar("T")
 
-# A pooler may not know pipelines: the next attempt goes the plain way, and after so many all do.
-_PIPELINES_THAT_FAIL: Final = 2
 # A server that was promoted this moment may say so in the very answer with which it refused to write.
 _REFUSALS_THAT_COUNT: Final = 2
 
@@ -37,7 +35,6 @@ class Course(Generic[T]):
     """One call of ``run_transaction``.
 
     :param events: the engine's
-    :param pipelines: whether the engine's driver can send a marker together with BEGIN
     :param exactly_once: whether a marker decides what became of a COMMIT
     :param key: the caller's own
     :param if_applied: what to return when `key` is taken
@@ -49,7 +46,6 @@ class Course(Generic[T]):
         self,
         events: PatroniEvents,
         *,
-        pipelines: bool,
         exactly_once: bool,
         key: str | None,
         if_applied: Any,
@@ -57,11 +53,10 @@ class Course(Generic[T]):
     ) -> None:
         rng = random.SystemRandom()
         self._events = events
-        self._pipelines = pipelines
         self._shared = key is not None
         self.key = _checked(key) if key is not None else new_key(rng, time.time()) if exactly_once else None
         self._reruns = Reruns(events.config.failover_timeout if deadline is None else deadline, rng)
-        self._attempt = Attempt(pipelined=False)
+        self._attempt = Attempt()
         self._refusals = 0
         self._doubt: CommitOutcomeUnknown | None = None
         self._value: Any = None
@@ -80,20 +75,11 @@ class Course(Generic[T]):
 
     def next_attempt(self) -> Attempt:
         """Return what is to be known of the attempt that begins now."""
-        pipelined = (
-            self._pipelines
-            and self.key is not None
-            and self.patience is None
-            and not self._attempt.pipelined
-            and self._events.pipelines_failed < _PIPELINES_THAT_FAIL
-        )
-        self._attempt = Attempt(pipelined=pipelined)
+        self._attempt = Attempt()
         return self._attempt
 
     def marked(self, collisions: int) -> bool:
         """Take in what the marker returned; return whether the work is done already."""
-        if self._attempt.pipelined:
-            self._events.pipelines_failed = 0
         if not collisions:
             self._doubt = None  # what was in doubt has not happened, and never will
         return bool(collisions)
@@ -113,8 +99,6 @@ class Course(Generic[T]):
         attempt = self._attempt
         if attempt.sent:
             return None  # it was committed: what failed came after
-        if attempt.marking and attempt.pipelined:
-            self._events.pipelines_failed += 1
         invalidated = isinstance(exc, DBAPIError) and exc.connection_invalidated
         if not attempt.began and not invalidated and sqlstate_of(exc) is None:
             # It was connecting, which waits and tries again by itself, that was given up.
@@ -129,8 +113,6 @@ class Course(Generic[T]):
         pause = self._reruns.pause_after(
             exc if doubt is None else doubt, lost=attempt.lost or invalidated, decidable=decidable
         )
-        if pause is None and attempt.marking and attempt.pipelined and isinstance(exc, DBAPIError) and self.remaining:
-            pause = 0.0  # nothing but BEGIN and the marker was sent: the plain way shows what is wrong
         if self._refusals >= _REFUSALS_THAT_COUNT:
             pause = None
         if pause is not None:

@@ -97,8 +97,6 @@ class PatroniEvents:
     def __init__(self, config: PatroniConfig) -> None:
         self.config = config
         self.discovery = discovery_for(config)
-        self.pipelines_failed = 0
-        """Commit markers in a row that failed when they were sent together with BEGIN."""
         self._engine: weakref.ref[Engine] | None = None
         self._listens = False
         self._warned = False

@@ -29,14 +29,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sqlalchemy_dialect.attempt import Attempt
-
 __all__ = ["commit_marker_table", "create_commit_marker_table", "insert_marker"]
 
 _UNDEFINED_TABLE: Final = "42P01"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
-# The comment shows in pg_stat_activity, and lets the events tell this statement from others at a glance.
-_MARK: Final = text("/* commit marker */ " + MARK.replace("%s", ":key"))
+_MARK: Final = text(MARK.replace("%s", ":key"))
 # The target list is evaluated from left to right: what was in force is read before it is replaced.
 _LIMIT: Final = text(
     "SELECT pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('statement_timeout'), "
@@ -78,20 +75,19 @@ def create_commit_marker_table(connection: Connection) -> None:
     commit_marker_table(MetaData()).create(connection, checkfirst=True)
 
 
-def insert_marker(connection: Connection, key: str, attempt: Attempt, seconds: float | None) -> int:
+def insert_marker(connection: Connection, key: str, seconds: float | None) -> int:
     """Insert `key` in the transaction on `connection`, which has just begun.
 
-    :param attempt: knows whether the marker goes out together with BEGIN
     :param seconds: how long another transaction with this key may be waited for; None when there is none
     :returns: 0 when the key is new; else what has this key has committed, and how often it was met again
     :raises DBAPIError: SQLAlchemy's own
     """
     with _explained():
         if seconds is None:
-            return _insert(connection, key, attempt)
+            return _insert(connection, key)
         limit = str(max(1, math.ceil(seconds * 1000)))
         lock, statement, *_ = connection.execute(_LIMIT, {"limit": limit}).one()
-        collisions = _insert(connection, key, attempt)
+        collisions = _insert(connection, key)
         if not collisions:
             connection.execute(_UNLIMIT, {"lock": lock, "statement": statement})
         # Else COMMIT is all that follows. It proves that the standby has the first transaction too, and a timeout would
@@ -99,12 +95,8 @@ def insert_marker(connection: Connection, key: str, attempt: Attempt, seconds: f
         return collisions
 
 
-def _insert(connection: Connection, key: str, attempt: Attempt) -> int:
-    attempt.marking = True
-    result = connection.execute(_MARK, {"key": key})
-    collisions = attempt.collisions if attempt.pipelined else result.scalar_one()
-    attempt.marking = False
-    return int(collisions or 0)
+def _insert(connection: Connection, key: str) -> int:
+    return int(connection.execute(_MARK, {"key": key}).scalar_one())
 
 
 @contextlib.contextmanager

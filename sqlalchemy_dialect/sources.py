@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg import capabilities
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
@@ -29,12 +28,10 @@ class Source:
 
     :param open: returns a new one, as a context manager that closes it
     :param events: of the engine behind it
-    :param pipelines: whether its driver can send several statements in one round trip
     """
 
     open: Callable[[], Any]
     events: PatroniEvents
-    pipelines: bool
 
 
 def synchronous_source(given: Any, isolation_level: str | None) -> Source:
@@ -78,7 +75,7 @@ def _source(make: Callable[[], Any], engine: Engine, isolation_level: str | None
         raise ArgumentError(f"run_transaction() is for the primary, and {engine!r} has target {events.config.target}")
     if isolation_level is not None and isolation_level.replace("_", " ").upper() == _AUTOCOMMIT:
         raise ArgumentError("there is no transaction in isolation level AUTOCOMMIT")
-    return Source(make, events, engine.dialect.driver == "psycopg" and capabilities.has_pipeline())
+    return Source(make, events)
 
 
 def _engine_of(given: Any, session: Session) -> Engine:

@@ -91,7 +91,6 @@ def run_transaction(
     origin = synchronous_source(source, isolation_level)
     course: Course[Any] = Course(
         origin.events,
-        pipelines=origin.pipelines,
         exactly_once=exactly_once,
         key=key,
         if_applied=if_applied,
@@ -158,7 +157,6 @@ async def run_transaction_async(
     origin = asynchronous_source(source, isolation_level)
     course: Course[Any] = Course(
         origin.events,
-        pipelines=origin.pipelines,
         exactly_once=exactly_once,
         key=key,
         if_applied=if_applied,
@@ -203,7 +201,7 @@ def _begin(subject: Connection | Session, course: Course[Any], attempt: Attempt,
     dbapi_connection: Any = connection.connection.dbapi_connection
     if dbapi_connection.autocommit:
         raise ArgumentError("the engine is in isolation level AUTOCOMMIT: give run_transaction() an isolation_level")
-    return course.key is not None and course.marked(insert_marker(connection, course.key, attempt, course.patience))
+    return course.key is not None and course.marked(insert_marker(connection, course.key, course.patience))
 
 
 def _commit(subject: Connection | Session, attempt: Attempt) -> None:
