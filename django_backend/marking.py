@@ -40,21 +40,16 @@ _UNLIMIT: Final = """\
 SELECT pg_catalog.set_config('lock_timeout', %s, true), pg_catalog.set_config('statement_timeout', %s, true)"""
 
 
-def insert(connection: psycopg.Connection[Any], mark: Mark, seconds: float, *, pipelined: bool) -> int:
+def insert(connection: psycopg.Connection[Any], mark: Mark, seconds: float) -> int:
     """Insert `mark` in the transaction that begins with it, or is open already.
 
     :param seconds: how long a shared key may wait for another transaction that has it too
-    :param pipelined: send BEGIN and the insert together, so that both take one round trip
     :returns: 0 when the key is new; else what has this key has committed, and how often it was met again
     :raises psycopg.Error: the driver's own
     """
     cursor = psycopg.Cursor(connection)
     with contextlib.closing(cursor), _limited(cursor, seconds) if mark.shared else contextlib.nullcontext():
-        if pipelined and not mark.shared:
-            with connection.pipeline():
-                cursor.execute(MARK, [mark.key])
-        else:
-            cursor.execute(MARK, [mark.key])
+        cursor.execute(MARK, [mark.key])
         [(collisions,)] = cursor.fetchall()
     return int(collisions)
 

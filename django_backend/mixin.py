@@ -21,6 +21,7 @@ from django.db.utils import DatabaseErrorWrapper
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
+from django_backend.beginnings import note_beginning, note_sharing
 from django_backend.client import PatroniClientMixin
 from django_backend.clusters import hold
 from django_backend.creation import PatroniCreationMixin
@@ -68,9 +69,6 @@ _CONNECTS: Final = 3
 _READS_SENT_AGAIN: Final = 2
 # Seconds for finding out what became of a COMMIT, even when the deadline of the work has come.
 _LEAST_FOR_AN_ANSWER: Final = 2.0
-# A pooler may not know pipelines: after one that failed the next transaction begins the plain way, and after so many
-# in a row all do.
-_PIPELINES_THAT_FAIL: Final = 2
 # A statement on its own that begins so is taken to change nothing, when work is about to run again.
 _READS: Final = ("SELECT", "SHOW", "SET", "BEGIN", "EXPLAIN", "FETCH", "DECLARE", "CLOSE")
 
@@ -96,8 +94,6 @@ class PatroniMixin(CausalMixin, _Base):
         self._collisions = 0
         self._is_for_reading = False
         self._has_written = False
-        self._pipelines_failed = 0
-        self._plain_next = False
         self._usual_isolation: tuple[IsolationLevel | None] | None = None
         super().__init__(*args, **kwargs)
         # The first one is the outermost: wrappers of the user's run again with the statement.
@@ -283,6 +279,8 @@ class PatroniMixin(CausalMixin, _Base):
         ends: with a connection that was lost it would wait for the next primary before the error could be seen, or
         forget what is to follow a COMMIT.
         """
+        if not autocommit:
+            note_beginning(self.alias)
         if autocommit and self.connection is not None and self.run_commit_hooks_on_set_autocommit_on:
             self._lose_after_commit()
         if self.connection is None and autocommit == self.settings_dict["AUTOCOMMIT"]:
@@ -303,6 +301,11 @@ class PatroniMixin(CausalMixin, _Base):
         if opening is not None:
             self._open(opening)
 
+    def inc_thread_sharing(self) -> None:
+        """Let other threads use this wrapper."""
+        note_sharing(self.alias)
+        super().inc_thread_sharing()
+
     # -- Beginning a transaction -----------------------------------------------------------------------------
 
     @property
@@ -315,7 +318,7 @@ class PatroniMixin(CausalMixin, _Base):
         """Whether a transaction is under way in which something but reads was executed."""
         return self._has_written
 
-    def mark_transaction(self, mark: Mark, *, pipelined: bool = False) -> int:
+    def mark_transaction(self, mark: Mark) -> int:
         """Insert a commit marker in the transaction under way; return :attr:`collisions`.
 
         :raises CommitOutcomeUnknown: another transaction has the same key, and was not decided in time
@@ -326,7 +329,7 @@ class PatroniMixin(CausalMixin, _Base):
         patience = self._config.failover_timeout if self._config else 0.0
         try:
             with self.wrap_database_errors:
-                self._collisions = insert(self.connection, mark, time_left(patience), pipelined=pipelined)
+                self._collisions = insert(self.connection, mark, time_left(patience))
         except Error as exc:
             self._report(exc)
             explain(exc, self.alias)
@@ -359,16 +362,7 @@ class PatroniMixin(CausalMixin, _Base):
             raise
 
     def _begin_marked(self, mark: Mark) -> None:
-        from psycopg import capabilities  # noqa: PLC0415 - with the first connection
-
-        fails = self._pipelines_failed >= _PIPELINES_THAT_FAIL
-        pipelined = not fails and not self._plain_next and capabilities.has_pipeline()
-        self._plain_next = pipelined
-        self._pipelines_failed += pipelined
-        collisions = self.mark_transaction(mark, pipelined=pipelined)
-        self._plain_next = False
-        if pipelined:
-            self._pipelines_failed = 0
+        collisions = self.mark_transaction(mark)
         if mark.shared and not collisions:
             # Only a key that is this transaction's alone tells what became of *its* COMMIT.
             mark = fresh_mark()

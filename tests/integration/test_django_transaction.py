@@ -715,24 +715,6 @@ def test_a_marked_transaction_of_atomic_is_rolled_back_in_plain_words(
     assert keys(cluster) == {}
 
 
-def test_a_pooler_without_pipelines_is_lived_with(
-    cluster: LocalCluster, lasting: DatabaseWrapper, table: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After one that failed the next transaction begins the plain way."""
-    used: list[int] = []
-
-    def refused(self: Any) -> Any:
-        used.append(1)
-        end(cluster, self.pgconn.backend_pid)
-        raise psycopg.OperationalError("unexpected message")
-
-    monkeypatch.setattr(psycopg.Connection, "pipeline", refused)
-    for number in range(6):
-        run_atomic(lambda number=number: write(lasting, table, str(number)), using=ALIAS, exactly_once=True)  # type: ignore[misc]
-    assert len(used) == 2
-    assert notes(cluster, table) == Counter(map(str, range(6)))
-
-
 # -- The command line -------------------------------------------------------------------------------------------
 
 
