@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from django_backend.aliases import following
+from django_backend.beginnings import forget_beginning, may_have_begun
 from django_backend.pairing import pair
 from django_backend.routing import Route, current_rules
 from django_backend.standing import shows_what_is_known
 from django_backend.work import Consistency, current_work
+from patroni_db.causal_context import causal_scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,18 +47,20 @@ class PrimaryReplicaRouter:
         if primary is None:
             return None
         rules = current_rules()
-        route = None if rules is None else rules.route(primary)
-        if route is Route.REPLICA:
-            return self.reader_for(primary, model, **hints)
-        if route is Route.PRIMARY or _is_in_transaction(primary):
+        if rules is not None:
+            route = rules.route(primary)
+            if route is not None:
+                return self.reader_for(primary, model, **hints) if route is Route.REPLICA else primary
+        if may_have_begun(primary) and _is_in_transaction(primary):
             return primary
         work = current_work()
         if work is not None and work.reads_primary(primary):
             return primary
         reader = self.reader_for(primary, model, **hints)
-        if reader == primary or (work is not None and work.level is Consistency.EVENTUAL):
+        scope = causal_scope()
+        if scope is None or not scope.tokens or (work is not None and work.level is Consistency.EVENTUAL):
             return reader
-        return reader if shows_what_is_known(reader, primary) else primary
+        return reader if reader == primary or shows_what_is_known(scope, reader, primary) else primary
 
     def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
         """Return the primary's alias. Later reads of the same request or task go there too: a write is to follow."""
@@ -117,7 +121,10 @@ class PrimaryReplicaRouter:
 
 def _is_in_transaction(alias: str) -> bool:
     connection = connections[alias]
-    return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
+    if connection.in_atomic_block or (connection.connection is not None and not connection.autocommit):
+        return True
+    forget_beginning(alias)
+    return False
 
 
 def _origin(hints: Mapping[str, Any]) -> str | None:

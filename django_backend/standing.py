@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from django.db import connections
 
 from django_backend.reading import CausalMixin
 from django_backend.work import current_work
 from patroni_db.causal import Standing
-from patroni_db.causal_context import causal_scope
+
+if TYPE_CHECKING:
+    from patroni_db.causal_context import CausalScope
 
 __all__ = ["shows_what_is_known"]
 
 logger = logging.getLogger("patroni_db.django")
 
 
-def shows_what_is_known(reader: str, primary: str) -> bool:
+def shows_what_is_known(scope: CausalScope, reader: str, primary: str) -> bool:
     """Return whether reads may go to a replica: it shows what is known to have been written.
 
     If it does not, all later reads of the request or task go to the primary.
 
+    :param scope: what is known
     :param reader: the replicas' alias
     :param primary: the primary's alias, by which the token is known
     """
-    scope = causal_scope()
-    token = None if scope is None else scope.tokens.get(primary)
-    if scope is None or token is None:
+    token = scope.tokens.get(primary)
+    if token is None:
         return True
     if _is_on_event_loop():
         # Nothing waits here. Queries are not made here either: the router is asked again in the thread that does.

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import enum
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from patroni_db.causal_context import causal_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from patroni_db.causal import CausalToken
 
@@ -46,6 +46,7 @@ class Work:
         outer: Work | None = None,
     ) -> None:
         self.level = level
+        self._is_causal = level is Consistency.CAUSAL  # asked for every query
         self.brought: Mapping[str, CausalToken] = dict(tokens or {})
         self.tokens: Mapping[str, CausalToken] = self.brought
         self._outer = outer
@@ -72,8 +73,8 @@ class Work:
 
     def reads_primary(self, primary: str) -> bool:
         """Return whether reads go to the primary, by what is known without asking anybody."""
-        if self.level is Consistency.CAUSAL:
-            return self._is_pinned(primary)
+        if self._is_causal:
+            return primary in self._pinned or (self._outer is not None and self._outer._is_pinned(primary))  # noqa: SLF001
         return self.level is Consistency.STRONG
 
     def note_write(self, primary: str) -> None:
@@ -100,9 +101,8 @@ class Work:
 _work: ContextVar[Work | None] = ContextVar("django_backend_work", default=None)
 
 
-def current_work() -> Work | None:
-    """Return the request or task that the present code works for; None if nobody said so."""
-    return _work.get()
+# Returns the request or task that the present code works for; None if nobody said so. Asked for every query.
+current_work: Final[Callable[[], Work | None]] = _work.get
 
 
 def note_write(primary: str) -> None:
