@@ -1,0 +1,62 @@
+"""System checks of what the settings say of reading what was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_backend.checks import check_reads
+from django_backend.router import PrimaryReplicaRouter
+
+CAUSAL = "django_backend.causal_middleware.CausalMiddleware"
+SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
+OTHER = "django.middleware.common.CommonMiddleware"
+
+
+def ids(*, routed: bool = True, partners: bool = True) -> list[str | None]:
+    routers = [PrimaryReplicaRouter()] if routed else []
+    return [message.id for message in check_reads({"replica": "default"} if partners else {}, routers)]
+
+
+def test_nothing_is_said_of_settings_that_fit(settings: Any) -> None:
+    settings.MIDDLEWARE = []
+    assert ids() == []
+    settings.MIDDLEWARE = [OTHER, CAUSAL, SESSIONS]
+    settings.PATRONI_CAUSAL_COOKIE = None
+    settings.PATRONI_CAUSAL_HEADER = "X-Token"
+    settings.PATRONI_CAUSAL_MAX_AGE = 60
+    assert ids() == []
+    settings.MIDDLEWARE = [OTHER]
+    assert ids(partners=False) == []
+    assert ids(routed=False) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PATRONI_CAUSAL_COOKIE", ""),
+        ("PATRONI_CAUSAL_HEADER", 7),
+        ("PATRONI_CAUSAL_MAX_AGE", 0),
+        ("PATRONI_CAUSAL_MAX_AGE", "60"),
+        ("PATRONI_CAUSAL_MAX_AGE", True),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: Any, name: str, value: object) -> None:
+    setattr(settings, name, value)
+    (message,) = check_reads({}, [])
+    assert message.id == "patroni.E006"
+    assert name in message.msg
+
+
+@pytest.mark.parametrize(
+    ("middleware", "routed", "told"),
+    [
+        ([OTHER], True, "patroni.W008"),
+        ([SESSIONS, CAUSAL], True, "patroni.W009"),
+        ([CAUSAL, SESSIONS], False, "patroni.W009"),
+    ],
+)
+def test_middleware_that_is_missing_or_misplaced(settings: Any, middleware: list[str], routed: bool, told: str) -> None:
+    settings.MIDDLEWARE = middleware
+    assert ids(routed=routed) == [told]
