@@ -80,5 +80,6 @@ def _errors(connection: Connection) -> tuple[type[Exception], ...]:
     if connection.dialect.driver == "asyncpg":
         import asyncpg  # noqa: PLC0415 - its engine has loaded it
 
-        return (dbapi.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+        # A session that the server ended while it was idle is told from a wrong use of asyncpg by nothing.
+        return (dbapi.Error, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
     return (dbapi.Error, OSError)
