@@ -54,7 +54,7 @@ def test_a_task_of_celerys() -> None:
 def test_a_job_of_any_queue() -> None:
     # What a broker carries: the arguments as JSON has them.
     ada = Customer.objects.create(name="Ada")
-    message = {"pk": ada.pk, "causal_token": current_token()}
+    message: dict[str, Any] = {"pk": ada.pk, "causal_token": current_token()}
     seen.clear()
     greet(**message)
     ((name, alias, tokens),) = seen
