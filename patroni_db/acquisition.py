@@ -168,6 +168,8 @@ class Acquisition:
         self._last = (attempt.stamp, error)
         logger.debug("%s (%s): %s", attempt.stamp.member, attempt.address, str(error))
         if refused:
+            if not self._config.target.writes:  # it may be full (53300), which libpq does not tell from other refusals
+                self._discovery.rest(attempt.stamp.member)
             self._refusals += 1
             if self._refusals >= max(_REFUSALS_THAT_COUNT, self._round_size):
                 self._refusal = error
@@ -289,6 +291,7 @@ class Acquisition:
             max_lag=self._config.max_lag,
             tags=self._config.tags,
             resting=self._discovery.resting(),
+            loads=self._discovery.live.loads(self._config),
         )
         pairs = ((member, snapshot.address_of(member)) for member in members)
         return [Stamp(member.name, address, snapshot.generation) for member, address in pairs if address]

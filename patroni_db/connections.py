@@ -187,7 +187,7 @@ def still_right(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool
     member = _member_of(stamp, snapshot)
     if member is None:
         return False
-    reads = eligible_replica(member, max_lag=config.max_lag)
+    reads = eligible_replica(member, max_lag=config.max_lag, tags=config.tags)
     match config.target:
         case Target.PRIMARY:
             return member.is_leader or topology.leader is None
@@ -199,9 +199,7 @@ def still_right(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool
             primary = topology.primary
             return member.is_leader or (reads and (primary is None or primary.name in snapshot.silent))
         case Target.REPLICA_PREFERRED:
-            answering = (m for m in topology.members if m.name not in snapshot.silent)
-            others = any(eligible_replica(m, max_lag=config.max_lag) for m in answering)
-            return reads or (member.is_leader and not others)
+            return reads or (member.is_leader and not _others_read(stamp, config, snapshot))
 
 
 def may_serve(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
@@ -212,8 +210,22 @@ def may_serve(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
     member = _member_of(stamp, snapshot)
     if member is None or config.target is Target.PRIMARY:
         return member is not None and still_right(stamp, config, snapshot)
-    reads = eligible_replica(member, max_lag=config.max_lag)
+    reads = eligible_replica(member, max_lag=config.max_lag, tags=config.tags)
     return reads or (member.is_leader and config.target is not Target.REPLICA)
+
+
+def _others_read(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
+    """Return whether there is another replica to read from that neither hangs nor rests because reads failed."""
+    avoided = snapshot.silent | snapshot.failing | {stamp.member}
+    answering = (m for m in snapshot.topology.members if m.name not in avoided)
+    return any(eligible_replica(m, max_lag=config.max_lag, tags=config.tags) for m in answering)
+
+
+def _others_serve(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
+    """Return whether `config`'s target need not be left with nobody, when reads fail on the stamped server."""
+    primary = snapshot.primary
+    is_choice = config.target is not Target.REPLICA and primary is not None and primary[0].name not in snapshot.silent
+    return is_choice or _others_read(stamp, config, snapshot)
 
 
 def _member_of(stamp: Stamp, snapshot: Snapshot) -> Member | None:
@@ -232,14 +244,25 @@ def why_unusable(
     """
     if driver.is_closed(connection):
         return "it is closed"
-    if snapshot is not None and stamp.generation != snapshot.generation:
-        if not still_right(stamp, config, snapshot):
-            return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
-        if stamp.member in snapshot.silent:
-            return f"{stamp.member} does not answer"
+    misplaced = None if snapshot is None else _why_misplaced(stamp, config, snapshot)
+    if misplaced is not None:
+        return misplaced
     fileno = driver.fileno(connection)
     if fileno is not None and has_left_bytes(fileno):
         return "the server hung up"
     if holds_role(driver, connection, config.target) is False:
         return "the server changed its role"
+    return None
+
+
+def _why_misplaced(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
+    moved = stamp.generation != snapshot.generation
+    # Lag does not move the generation.
+    if (moved or config.max_lag is not None) and not still_right(stamp, config, snapshot):
+        return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
+    if moved and stamp.member in snapshot.silent:
+        return f"{stamp.member} does not answer"
+    failing = moved and not config.target.writes and stamp.member in snapshot.failing
+    if failing and _others_serve(stamp, config, snapshot):
+        return f"reads fail on {stamp.member}"
     return None

@@ -17,27 +17,32 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from cachetools import TLRUCache, TTLCache
+from cachetools import TLRUCache
 
 from patroni_db.apis import Apis
+from patroni_db.balance import Balance
 from patroni_db.errors import DiscoveryError, NoPrimaryError
+from patroni_db.faults import READING_FAULTS
 from patroni_db.gate import PrimaryGate
 from patroni_db.lineage import Lineage
-from patroni_db.live import LiveConnections
+from patroni_db.live import LiveConnections, purpose_of
 from patroni_db.network import AddressBook
 from patroni_db.ping import is_silent
 from patroni_db.push import LeaderPush, push_for
-from patroni_db.selection import Target, candidates
+from patroni_db.quarantine import Quarantine
+from patroni_db.selection import Target, candidates, first_rank
 from patroni_db.signals import Signal
 from patroni_db.suspects import Suspects
 from patroni_db.views import View, best_view, confirmed_leaders
 from patroni_db.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Mapping
 
     from patroni_db.client import NodeStatus, PatroniClient
     from patroni_db.config import PatroniConfig
+    from patroni_db.connections import Stamp
+    from patroni_db.faults import Fault
     from patroni_db.topology import Address, Member, Topology
 
 __all__ = ["Discovery", "Snapshot", "discovery_for"]
@@ -61,8 +66,6 @@ _CALM_LOOKS: Final = 3
 # A server that owes an answer for so many seconds is asked whether it lives: once, the leader twice.
 _UNANSWERED: Final = 0.25
 _LEADERS_SILENCES: Final = 2
-# A failed member is tried last for this long.
-_QUARANTINE: Final = 5.0
 # Only a view that is older than Patroni's default ttl may be replaced by one of an earlier timeline.
 _TIMELINE_MEMORY: Final = 30.0
 _JITTER: Final = 0.1
@@ -73,13 +76,14 @@ class Snapshot:
     """The cluster as last seen. Immutable; compare `generation` to learn whether routing moved.
 
     :param topology: the view
-    :param generation: moves when routing does (leader, timeline, an address, who serves reads), when a member's
-        quarantine ends, and when one hangs or answers again
+    :param generation: moves when routing does (leader, timeline, an address, who serves reads, tags), when a member's
+        quarantine ends, or begins because reads failed, and when one hangs or answers again
     :param source: the URL that gave the view
     :param seen_at: when it was last confirmed, in seconds of the discovery's clock
     :param timeline: the highest timeline a leader was seen on
     :param book: which addresses to connect to
     :param silent: names of members whose servers hang
+    :param failing: names of members in quarantine because reads failed on them
     """
 
     topology: Topology
@@ -89,6 +93,7 @@ class Snapshot:
     timeline: int
     book: AddressBook
     silent: frozenset[str] = frozenset()
+    failing: frozenset[str] = frozenset()
 
     def address_of(self, member: Member) -> Address | None:
         """Return where to connect to `member` from here, None when it has no allowed address."""
@@ -138,7 +143,7 @@ class Discovery:
     def _start_clean(self) -> None:
         """Make everything that must not be shared with another process. What was seen is kept: it is immutable."""
         self._lock = threading.Lock()
-        self._publishing = threading.Lock()
+        self._publishing = threading.RLock()  # a subscriber may use a connection, and that may fail
         self._apis = Apis(self.config, self.clock, self._make_client)
         self._views: dict[str, View | DiscoveryError] = {}
         self._statuses: dict[str, NodeStatus | None] = {}
@@ -156,7 +161,8 @@ class Discovery:
         self._silence_ends = -math.inf
         # Lifetime by health: a view without a leader is stale almost at once, a healthy one after some calm looks.
         self._fresh: TLRUCache[str, Snapshot] = TLRUCache(1, ttu=_expiry(self.config.refresh), timer=self.clock)
-        self._resting: TTLCache[str, bool] = TTLCache(1024, _QUARANTINE, timer=self.clock)
+        self._quarantine = Quarantine(self.clock, self.rng)
+        self._balances: dict[Hashable, Balance] = {}
         self._rested_before: frozenset[str] = frozenset()
         self._subscribers: tuple[Callable[[Snapshot], None], ...] = ()
         self.looked = Signal()
@@ -226,8 +232,7 @@ class Discovery:
     def resting(self) -> frozenset[str]:
         """Return the names of members in quarantine, and of those that hang: they are tried last."""
         snapshot = self._snapshot
-        with self._lock:
-            return frozenset(self._resting) | (snapshot.silent if snapshot else frozenset())
+        return self._quarantine.resting() | (snapshot.silent if snapshot else frozenset())
 
     def leader_status(self) -> NodeStatus | DiscoveryError | None:
         """Return what the leader's own API said of its node a moment ago, or why it does not answer.
@@ -305,14 +310,48 @@ class Discovery:
         :param address: its address; when it was the proved primary it must be proved anew
         """
         calm = self._raise_alarm(_ALARM_LENGTH)
-        if member is not None:
-            with self._lock:
-                self._resting[member] = True
+        self.rest(member)
         if address is not None:
             self.gate.disprove(address)
         watcher = self.ensure_watching()
         if calm:  # later faults of the same alarm are covered by its cadence
             watcher.wake()
+
+    def rest(self, member: str | None) -> None:
+        """Put a member that could not be connected to in quarantine, until a connection to it is made."""
+        if member is not None:
+            self._quarantine.rest(member, reads_failed=False)
+
+    def distrust(self, stamp: Stamp, fault: Fault, in_hot_standby: str | None) -> bool:
+        """Take note of an error with which a server answered, and return whether it stands against a replica.
+
+        That is a conflict with its recovery, or damaged data: the read can be served elsewhere, and the replica goes
+        in quarantine. A primary never does.
+
+        :param stamp: the server
+        :param fault: what the error says
+        :param in_hot_standby: what the server last reported, ``on`` or ``off``; None when it is not known
+        """
+        snapshot = self._snapshot
+        if fault not in READING_FAULTS or in_hot_standby == "off":
+            return False
+        member = snapshot.topology.member(stamp.member) if snapshot is not None and stamp.member is not None else None
+        if member is None or member.is_leader:
+            return in_hot_standby == "on"
+        seconds = self._quarantine.rest(member.name, reads_failed=True)
+        if seconds is not None:
+            logger.warning("a read failed on %s (%s), which rests for %.1f s", member.name, fault.value, seconds)
+            self._publish_failing()
+        return True
+
+    def _publish_failing(self) -> None:
+        with self._publishing:
+            known = self._snapshot
+            if known is None:
+                return
+            failing = self._quarantine.failing()
+            snapshot = dataclasses.replace(known, generation=known.generation + 1, failing=failing)
+            _tell(self._install(snapshot), snapshot)
 
     def hint(self) -> None:
         """Take note that the leader may have changed: look now, and again soon. Costs some requests when it has not.
@@ -377,13 +416,42 @@ class Discovery:
 
         :param seeker: who was admitted by the gate
         """
-        with self._lock:
-            if member is not None:
-                self._resting.pop(member, None)
-            if primary:
+        if member is not None:
+            self._quarantine.reached(member)
+        if primary:
+            with self._lock:
                 self._alarm_ends = -math.inf
         if primary and self.gate.prove(address, seeker):
             logger.info("%s (%s) proved to be the primary", member or "a fallback host", address)
+
+    # -- Sharing the load ------------------------------------------------------------------------------------
+
+    def gives_up(self, stamp: Stamp, config: PatroniConfig) -> bool:
+        """Return whether an idle connection is to be replaced, because its server has more than its share of them.
+
+        True for a few in each ``patroni_refresh``, and never for a target that writes. Ask between two transactions.
+
+        :param stamp: where the connection leads
+        :param config: what it is for
+        """
+        if config.target.writes or stamp.member is None:
+            return False
+        purpose = purpose_of(config)
+        balance = self._balances.get(purpose)
+        if balance is None:
+            balance = self._balances.setdefault(purpose, Balance(self.clock, self.config.refresh))
+        return balance.takes(stamp.member, lambda: self._survey(config))
+
+    def _survey(self, config: PatroniConfig) -> tuple[Mapping[str, int], Mapping[str, float]]:
+        """Return the open connections for a purpose by member, and the weights of those that are to share them."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            return {}, {}
+        members = first_rank(
+            snapshot.topology, config.target, max_lag=config.max_lag, tags=config.tags, resting=self.resting()
+        )
+        reachable = [member for member in members if snapshot.address_of(member)]
+        return self.live.loads(config), {member.name: member.weight or 1.0 for member in reachable}
 
     # -- Looking ---------------------------------------------------------------------------------------------
 
@@ -621,9 +689,11 @@ class Discovery:
         leader = topology.leader
         self._timeline = max(self._timeline, (leader.timeline or 0) if leader else 0)
         self._asked_at = max(self._asked_at, view.at)
+        if moved and known is not None:
+            self._forgive_the_started(known.topology, topology)
         generation = (known.generation if known else 0) + (moved or self._has_rested())
-        silent = known.silent if known else frozenset()
-        snapshot = Snapshot(topology, generation, view.url, self.clock(), self._timeline, self._book, silent)
+        silent, failing = known.silent if known else frozenset(), self._quarantine.failing()
+        snapshot = Snapshot(topology, generation, view.url, self.clock(), self._timeline, self._book, silent, failing)
         subscribers = self._install(snapshot)
         if moved:
             former = known.topology.leader if known else None
@@ -637,6 +707,13 @@ class Discovery:
             self.gate.moved(snapshot.primary[1] if snapshot.primary else None)
             self.live.end_wrong(snapshot)
             _tell(subscribers, snapshot)
+
+    def _forgive_the_started(self, before: Topology, after: Topology) -> None:
+        """Let members that Patroni says serve reads again not rest for what they did before."""
+        served = {member.name for member in before.members if member.serves_reads}
+        for member in after.members:
+            if member.serves_reads and member.name not in served:
+                self._quarantine.forgive(member.name)
 
     def _install(self, snapshot: Snapshot) -> tuple[Callable[[Snapshot], None], ...]:
         """Make it the one that everybody sees; return whom to tell if it moves routing."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Fault", "chain", "classify", "is_refusal", "sqlstate_of"]
+__all__ = ["READING_FAULTS", "Fault", "chain", "classify", "is_refusal", "sqlstate_of"]
 
 
 class Fault(enum.Enum):
@@ -30,10 +30,17 @@ class Fault(enum.Enum):
     OVERLOADED = "overloaded"
     """53300, 53400: the server lives but takes no more connections."""
     CORRUPTED = "corrupted"
-    """XX001, XX002: this node's data or index is damaged."""
+    """XX001, XX002, 58030: this node's data or index is damaged, or its disk."""
     OTHER = "other"
     """Everything else: the application's own business."""
 
+
+READING_FAULTS: Final = frozenset({Fault.TRANSIENT, Fault.CORRUPTED})
+"""With these a server that stands by tells that it cannot serve a read which another one can.
+
+Nothing is written on a standby, so what is a serialization failure elsewhere is a conflict with its recovery there:
+40001, or 40P01 where recovery and the query waited for each other.
+"""
 
 _BY_STATE: Final = {
     "25006": Fault.NOT_WRITABLE,
@@ -47,6 +54,7 @@ _BY_STATE: Final = {
     "57P03": Fault.UNAVAILABLE,
     "XX001": Fault.CORRUPTED,
     "XX002": Fault.CORRUPTED,
+    "58030": Fault.CORRUPTED,
 }
 _CONNECTION_EXCEPTION: Final = "08"
 _PROTOCOL_VIOLATION: Final = "08P01"

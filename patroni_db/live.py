@@ -8,6 +8,7 @@ process has reused can never be hit. The user of the connection gets his driver'
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import logging
@@ -22,14 +23,14 @@ from typing import TYPE_CHECKING, Any, Final
 from patroni_db.connections import driver_of, still_right
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from patroni_db.config import PatroniConfig
     from patroni_db.connections import Stamp
     from patroni_db.discovery import Snapshot
     from patroni_db.topology import Address
 
-__all__ = ["LiveConnections", "must_end"]
+__all__ = ["LiveConnections", "must_end", "purpose_of"]
 
 logger = logging.getLogger("patroni_db.connections")
 
@@ -68,6 +69,19 @@ class LiveConnections:
         with self._lock:
             self._live.add(live)
         weakref.finalize(connection, self._forget, live).atexit = False
+
+    def loads(self, config: PatroniConfig) -> collections.Counter[str]:
+        """Return how many connections are open to each member for the same purpose: target, restrictions.
+
+        Open, not in use: where connections lead is decided when they are made, and what a pool keeps idle now will be
+        used in its turn. Connections that may not go where these may say nothing about whose turn it is.
+        """
+        purpose = purpose_of(config)
+        return collections.Counter(
+            live.stamp.member
+            for live in self._open()
+            if live.stamp.member is not None and purpose_of(live.config) == purpose
+        )
 
     def end_wrong(self, snapshot: Snapshot) -> int:
         """End every connection that `snapshot` says must not be used any more; return how many.
@@ -128,6 +142,12 @@ class LiveConnections:
             self._live.discard(live)
         if known:
             live.release()
+
+
+def purpose_of(config: PatroniConfig) -> Hashable:
+    """Return what two configs must have in common for their connections to be shared among the same members."""
+    tags = tuple(tuple(sorted(wanted.items())) for wanted in config.tags)
+    return config.target, config.max_lag, tags
 
 
 def must_end(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:

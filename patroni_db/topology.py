@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import math
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -118,6 +119,19 @@ class Member:
         """The port of :attr:`address`."""
         return self.address.port if self.address else None
 
+    @property
+    def weight(self) -> float:
+        """The tag ``weight``: the share of the reads it is to get beside others of its rank, 1 where none is set.
+
+        0 is for a member to be read from only when there is nobody else. What is no number, or less, counts as 1.
+        """
+        value = self.tags.get("weight", 1.0)
+        try:
+            number = 1.0 if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            return 1.0
+        return number if math.isfinite(number) and number >= 0 else 1.0
+
     def has_tag(self, name: str) -> bool:
         """Return whether the tag `name` is set to a true value."""
         return bool(self.tags.get(name))
@@ -176,7 +190,7 @@ class Topology:
         return next((m for m in self.members if m.name == name), None)
 
     def routing(self) -> tuple[object, ...]:
-        """Return what decides where statements go: leader, timeline, addresses and who serves reads, but not lag.
+        """Return what decides where statements go: leader, timeline, addresses, who serves reads and tags, but not lag.
 
         Two topologies with equal routing need no connection to move.
         """
@@ -184,7 +198,7 @@ class Topology:
         return (
             leader.name if leader else None,
             self.timeline,
-            tuple((m.name, m.address, m.is_leader, m.serves_reads) for m in self.members),
+            tuple((m.name, m.address, m.is_leader, m.serves_reads, _spelled(m.tags)) for m in self.members),
         )
 
 
@@ -273,6 +287,11 @@ def _scheduled_switchover(value: object) -> ScheduledSwitchover | None:
     if not isinstance(value, dict):
         return None
     return ScheduledSwitchover(_text(value.get("at")), _text(value.get("from")), _text(value.get("to")))
+
+
+def _spelled(tags: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return tags, whose values may be any JSON, as something that can be hashed."""
+    return tuple(sorted((name, repr(value)) for name, value in tags.items()))
 
 
 def _text(value: object) -> str | None:

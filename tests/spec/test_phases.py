@@ -268,7 +268,7 @@ def test_a_reader_that_took_second_choice_looks_again_when_quarantine_ends() -> 
     primary = Stamp("n1", Address("n1", 5432), snapshot.generation)
     assert candidates(snapshot.topology, config.target, stage.discovery.rng, resting=frozenset({"n2"}))[0].name == "n1"
     assert stage.look().generation == primary.generation
-    stage.clock.now += 6
+    stage.clock.now += 7
     snapshot = stage.look()
     assert snapshot.generation == primary.generation + 1
     assert not still_right(primary, config, snapshot)

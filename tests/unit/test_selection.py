@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patroni_db.selection import Target, candidates
+from patroni_db.selection import Target, candidates, eligible_replica, first_rank, matches
 from patroni_db.topology import Address, Member, Role, Topology
 
 if TYPE_CHECKING:
@@ -54,6 +54,61 @@ def test_the_preferred_kind_comes_first_and_the_other_after_it() -> None:
 def test_equals_share_the_load() -> None:
     first = Counter(names(THREE, "replica")[0] for _ in range(400))
     assert min(first.values()) > 120
+
+
+def test_the_less_loaded_of_two_is_tried_first() -> None:
+    assert {names(THREE, "replica", loads={"n2": 3, "n3": 2})[0] for _ in range(50)} == {"n3"}
+    assert {names(THREE, "any", loads={"n1": 1, "n2": 9, "n3": 9})[0] for _ in range(200)} == {"n1", "n2", "n3"}
+
+
+def test_weights_share_connections_in_proportion() -> None:
+    topology = Topology((member("n1", tags={"weight": 3}), member("n2"), member("n3", tags={"weight": 0.5})))
+    loads: Counter[str] = Counter()
+    for _ in range(90):
+        loads[names(topology, "replica", loads=loads)[0]] += 1
+    assert abs(loads["n1"] - 60) <= 3
+    assert abs(loads["n3"] - 10) <= 3
+
+
+def test_processes_with_one_connection_each_use_replicas_by_weight() -> None:
+    topology = Topology((member("n1", tags={"weight": 3}), member("n2")))
+    first = Counter(names(topology, "replica")[0] for _ in range(400))
+    assert 250 < first["n1"] < 350
+
+
+def test_weight_0_is_only_for_when_nobody_else_serves() -> None:
+    topology = Topology((member("n1", tags={"weight": 0}), member("n2"), member("n3", tags={"weight": "0"})))
+    for _ in range(20):
+        assert names(topology, "replica", loads={"n2": 50})[0] == "n2"
+    assert {names(Topology(topology.members[::2]), "replica")[0] for _ in range(50)} == {"n1", "n3"}
+    with_primary = Topology((member("n1", "leader", "running", tags={"weight": 0}), member("n2")))
+    assert {names(with_primary, "any")[0] for _ in range(20)} == {"n2"}
+
+
+@pytest.mark.parametrize("nonsense", [True, "heavy", -1, None, float("inf"), float("nan"), [2], {"a": 1}, 10**400])
+def test_a_weight_that_is_none_counts_as_1(nonsense: Any) -> None:
+    assert member("n1", tags={"weight": nonsense}).weight == 1
+
+
+def test_for_any_the_primary_is_the_equal_of_the_best_replicas_only() -> None:
+    topology = Topology(
+        (member("n1", "leader", "running"), member("n2", tags={"zone": "a"}), member("n3", tags={"zone": "b"}))
+    )
+    chosen = {tuple(names(topology, "any", tags=[{"zone": "b"}, {"zone": "a"}])) for _ in range(50)}
+    assert chosen == {("n1", "n3", "n2"), ("n3", "n1", "n2")}
+
+
+def test_who_shares_the_load_is_of_the_first_rank_and_does_not_rest() -> None:
+    def first(target: str, **kwargs: Any) -> set[str]:
+        return {m.name for m in first_rank(THREE, Target(target), **kwargs)}
+
+    assert first("replica") == first("replica_preferred") == {"n2", "n3"}
+    assert first("replica", resting={"n2"}) == {"n3"}
+    assert first("replica", resting={"n2", "n3"}) == {"n2", "n3"}
+    assert first("replica_preferred", resting={"n2", "n3"}) == {"n1"}
+    assert first("primary_preferred") == {"n1"}
+    assert first("any") == {"n1", "n2", "n3"}
+    assert first_rank(Topology(()), Target.REPLICA) == ()
 
 
 def test_noloadbalance_excludes_reads_but_not_the_primary() -> None:
@@ -107,8 +162,12 @@ MEMBERS = st.builds(
     st.sampled_from(["running", "streaming", "in archive recovery", "starting", "crashed", ""]),
     timeline=st.none() | st.integers(1, 9),
     lag=st.none() | st.integers(0, 100),
-    tags=st.sampled_from([{}, {"noloadbalance": True}, {"zone": "a"}]),
+    tags=st.sampled_from([{}, {"noloadbalance": True}, {"zone": "a"}, {"zone": "b", "weight": 3}, {"weight": 0}]),
 )
+TOPOLOGIES = st.lists(MEMBERS, max_size=4, unique_by=lambda m: m.name).map(lambda rows: Topology(tuple(rows)))
+LOADS = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.integers(0, 20))
+TAGS = st.sampled_from([(), ({"zone": "a"},), ({"zone": "b"}, {"zone": "a"}), ({"zone": "a"}, {})])
+READING = st.sampled_from([target for target in Target if not target.writes])
 
 
 @given(st.lists(MEMBERS, max_size=4, unique_by=lambda m: m.name), st.sampled_from(Target), st.integers(0, 100))
@@ -125,3 +184,44 @@ def test_an_ineligible_member_is_never_chosen(rows: list[Member], target: Target
             assert one.serves_reads
             assert one.lag is not None
             assert one.lag <= max_lag
+
+
+@given(TOPOLOGIES, READING, TAGS, LOADS)
+def test_whatever_the_load_tag_sets_keep_their_order(
+    topology: Topology, target: Target, tags: Any, loads: dict[str, int]
+) -> None:
+    chosen = candidates(topology, target, RNG, tags=tags, loads=loads)
+    replicas = [m for m in chosen if m is not topology.primary]
+    assert all(eligible_replica(m, tags=tags) for m in replicas)
+    if tags:
+        indexes = [next(i for i, wanted in enumerate(tags) if matches(m, wanted)) for m in replicas]
+        assert indexes == sorted(indexes)
+
+
+@given(TOPOLOGIES, READING, LOADS, st.sets(st.sampled_from(["a", "b", "c", "d"])))
+def test_who_rests_is_tried_last_and_nobody_is_left_out(
+    topology: Topology, target: Target, loads: dict[str, int], resting: set[str]
+) -> None:
+    everybody = candidates(topology, target, RNG, loads=loads)
+    chosen = candidates(topology, target, RNG, loads=loads, resting=resting)
+    assert set(chosen) == set(everybody)
+    rests = [m.name in resting for m in chosen]
+    assert rests == sorted(rests)
+    if chosen:
+        assert chosen[0] in first_rank(topology, target, resting=resting)
+
+
+@given(TOPOLOGIES, READING, TAGS, LOADS)
+def test_nobody_of_the_first_rank_is_starved(
+    topology: Topology, target: Target, tags: Any, loads: dict[str, int]
+) -> None:
+    # Whatever the loads are at first: each connection that is made counts from then on.
+    now = Counter(loads)
+    chosen = set()
+    for _ in range(200):
+        found = candidates(topology, target, RNG, tags=tags, loads=now)
+        if not found:
+            break
+        now[found[0].name] += 1
+        chosen.add(found[0])
+    assert chosen == set(first_rank(topology, target, tags=tags))
