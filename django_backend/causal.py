@@ -24,6 +24,7 @@ from django_backend.carriers import dump, load, merged
 from django_backend.mixin import PatroniMixin
 from django_backend.work import Consistency, Work, current_work
 from patroni_db.causal_context import causal_scope, observe
+from patroni_db.time_limit import time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ logger = logging.getLogger("patroni_db.django")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _ARGUMENT: Final = "causal_token"
+# Seconds that a finished response waits for its token at most, where the primary has been lost since it wrote.
+_LONGEST: Final = 1.0
 
 
 class consistency:  # noqa: N801 - a decorator and a context manager
@@ -127,7 +130,8 @@ def capture_written(work: Work) -> None:
         wrapper: object = connections[alias]
         if isinstance(wrapper, PatroniMixin):
             try:
-                _captured({alias: wrapper})
+                with time_limit(_LONGEST):
+                    _captured({alias: wrapper})
             except Error as exc:
                 logger.warning("no causal token for what was written to %r: %s", alias, exc)
 

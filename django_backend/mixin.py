@@ -35,7 +35,7 @@ from patroni_db.acquisition import acquire
 from patroni_db.connections import driver_of, is_lost, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
 from patroni_db.errors import DiscoveryError, NoServerError
-from patroni_db.faults import Fault, classify, sqlstate_of
+from patroni_db.faults import READING_FAULTS, Fault, classify, sqlstate_of
 from patroni_db.libpq import attempt_params
 from patroni_db.outcome import ends_transaction, is_in_doubt
 from patroni_db.statements import StatementKind
@@ -62,10 +62,12 @@ logger = logging.getLogger("patroni_db.django")
 
 # libpq's PQTRANS_IDLE.
 _IDLE: Final = 0
+# PQTRANS_ACTIVE, PQTRANS_INTRANS, PQTRANS_INERROR.
+_OPEN: Final = (1, 2, 3)
 # A server that goes while the session is being set up: nothing of the user's has run yet.
 _CONNECTS: Final = 3
-# How often a read that lost its server is sent to another one. A statement that crashes the server it runs
-# on must not go round until none is left.
+# How often a read that lost its server, or that its server failed to serve, is sent to another one. A statement that
+# crashes the server it runs on must not go round until none is left.
 _READS_SENT_AGAIN: Final = 2
 # Seconds for finding out what became of a COMMIT, even when the deadline of the work has come.
 _LEAST_FOR_AN_ANSWER: Final = 2.0
@@ -158,7 +160,7 @@ class PatroniMixin(CausalMixin, _Base):
 
         Waits for one as long as ``patroni_failover_timeout`` says.
         """
-        self._shown = None
+        self._shown, self._has_written = None, False
         if self.pool:
             connection = super().get_new_connection(conn_params)
             self._stamp, self._driver = connection.stamp, driver_of(connection)
@@ -227,11 +229,24 @@ class PatroniMixin(CausalMixin, _Base):
     def close_if_unusable_or_obsolete(self) -> None:
         """Close a connection that must not live into the next request: called when one begins and when one ends.
 
-        What the server did to it is found before the next statement; here only what routing says is looked at.
+        What the server did to it is found before the next statement; here only what routing says is looked at, and
+        whether a replica that came should get its share of the connections: within a request they stay where they are.
         """
         if self.connection is not None and self._has_routing_moved():
             self._close_if_unusable()
+        if self.connection is not None and self._is_persistent() and self._is_alone():
+            self._give_up_if_crowded()
         super().close_if_unusable_or_obsolete()
+
+    def _is_persistent(self) -> bool:
+        return not self.pool and self.settings_dict.get("CONN_MAX_AGE") != 0
+
+    def _give_up_if_crowded(self) -> None:
+        """Close a connection whose server has more than its share of them."""
+        stamp, config, discovery = self._stamp, self._config, self._discovery
+        if stamp is not None and config is not None and discovery is not None and discovery.gives_up(stamp, config):
+            logger.info("connection of %r leaves %s to others", self.alias, stamp.member)
+            self._discard()
 
     def _has_routing_moved(self) -> bool:
         snapshot = self._discovery.snapshot if self._discovery else None
@@ -316,7 +331,8 @@ class PatroniMixin(CausalMixin, _Base):
     @property
     def has_uncommitted_writes(self) -> bool:
         """Whether a transaction is under way in which something but reads was executed."""
-        return self._has_written
+        # Where one was closed in the middle, nothing is under way any more.
+        return self._has_written and self.connection is not None and self.connection.pgconn.transaction_status in _OPEN
 
     def mark_transaction(self, mark: Mark) -> int:
         """Insert a commit marker in the transaction under way; return :attr:`collisions`.
@@ -451,7 +467,7 @@ class PatroniMixin(CausalMixin, _Base):
         else:
             # A server that is not there may say so itself: it starts up, or a pooler did not reach it.
             again = self._may_run_again(fault) or (fault is Fault.UNAVAILABLE and not in_doubt)
-        tries.reads += in_doubt
+        tries.reads += in_doubt or fault in READING_FAULTS
         now = self._discovery.clock()
         if tries.deadline is None:
             tries.deadline = now + time_left(self._config.failover_timeout)
@@ -512,6 +528,14 @@ class PatroniMixin(CausalMixin, _Base):
         if lost or (fault is Fault.NOT_WRITABLE and self._config and self._config.target.writes and self._stands_by()):
             self._discovery.invalidate(self._stamp.member, self._stamp.address)
         return fault
+
+    def _distrust(self, exc: BaseException) -> None:
+        """Let a replica rest that failed to read."""
+        if self.connection is None or self._stamp is None or self._discovery is None or self._driver is None:
+            return
+        fault = classify(exc, closed=self.connection.closed)
+        if fault in READING_FAULTS:
+            self._discovery.distrust(self._stamp, fault, self._driver.parameter(self.connection, "in_hot_standby"))
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:
@@ -609,7 +633,7 @@ class PatroniMixin(CausalMixin, _Base):
             self.needs_rollback = True
 
 
-_OF_THE_SERVER: Final = frozenset({Fault.UNAVAILABLE, Fault.NOT_WRITABLE})
+_OF_THE_SERVER: Final = frozenset({Fault.UNAVAILABLE, Fault.NOT_WRITABLE}) | READING_FAULTS
 _OUTCOMES: Final = {True: "took effect", False: "was rolled back"}
 
 
@@ -636,6 +660,7 @@ class _ErrorWrapper(DatabaseErrorWrapper):
         """Note an error of the driver, and raise it as Django's."""
         if exc_value is not None and isinstance(exc_value, self.wrapper.Database.Error):
             connection = self.wrapper.connection
+            self.wrapper._distrust(exc_value)  # noqa: SLF001 - the same concept
             note_failure(exc_value, connected=connection is not None, lost=bool(connection and connection.closed))
         super().__exit__(exc_type, exc_value, traceback)
 

@@ -102,12 +102,15 @@ class CausalMixin(_Base):
 
         :raises StaleReplicaError: it cannot be kept
         """
-        if self._promised is None or _covers(self._shown, self._promised):
+        promised, self._promised = self._promised, None
+        if promised is None or _covers(self._shown, promised):
+            self._promised = promised  # until the statement has been executed, perhaps on another server
             return
-        if self._asked(self._promised) is Standing.BEHIND:
+        if self._asked(promised) is Standing.BEHIND:
             error = StaleReplicaError("the replica was lost, and the next one does not show yet what had been written")
             note_failure(error, connected=True, lost=True)  # so that a whole request may run again
             raise error
+        self._promised = promised
 
 
 def _covers(shown: CausalToken | None, token: CausalToken) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import connections, router, transaction
+from django.db import OperationalError, connections, router, transaction
+from django.db.transaction import non_atomic_requests
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import path
@@ -15,6 +17,7 @@ from django.urls import path
 from django_backend.carriers import dump, load
 from django_backend.causal import current_token
 from django_backend.causal_middleware import COOKIE, HEADER, CausalMiddleware
+from django_backend.errors import StaleReplicaError
 from patroni_db.causal import CausalToken
 from tests.django.shop.models import Customer
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "replica"])
 
 FOREIGN = CausalToken("1", 1, 1)
+runs: list[int] = []
 
 
 def read(request: HttpRequest) -> HttpResponse:
@@ -75,7 +79,20 @@ def send(request: HttpRequest) -> FileResponse:
     return FileResponse(open(__file__, "rb"))  # noqa: PTH123 - the response closes it
 
 
+@non_atomic_requests
+def read_stale(request: HttpRequest) -> HttpResponse:
+    """Read what the replica has not got yet, in the first run only: its connection was replaced meanwhile."""
+    runs.append(1)
+    replica: Any = connections["replica"]
+    replica.ensure_connection()
+    if len(runs) == 1:
+        token = replica.capture_token()
+        replica._promised = dataclasses.replace(token, lsn=token.lsn + 2**40)
+    return HttpResponse(f"{len(runs)} {Customer.objects.count()}")
+
+
 urlpatterns = [
+    path("stale/", read_stale),
     path("read/", read),
     path("write/", write),
     path("write-async/", write_async),
@@ -221,6 +238,28 @@ def test_a_new_connection_is_asked_anew() -> None:
     assert client.get("/read/").content == b"replica"
     connections["replica"].connection.pgconn.finish()
     assert client.get("/read/").content == b"replica"
+
+
+def test_a_read_that_would_be_stale_is_made_again_with_its_request(site: Any) -> None:
+    runs.clear()
+    with pytest.raises(StaleReplicaError, match="does not show"):
+        Client().get("/stale/")
+    runs.clear()
+    site.MIDDLEWARE = ["django_backend.middleware.FailoverMiddleware", *site.MIDDLEWARE]
+    assert Client().get("/stale/").content == b"2 0"
+
+
+def test_a_transaction_that_was_closed_in_the_middle_is_over() -> None:
+    def write_and_close() -> None:
+        with transaction.atomic():
+            Customer.objects.create(name="x")
+            connections["default"].close()
+            Customer.objects.count()
+
+    with pytest.raises(OperationalError, match="closed"):
+        write_and_close()
+    assert current_token() is None  # nor is it an error to ask for one
+    assert not Customer.objects.exists()
 
 
 def test_in_a_tests_transaction_everything_is_read_from_it() -> None:
