@@ -28,6 +28,7 @@ class Attempt:
         "_transaction",
         "_watched",
         "doubt",
+        "elsewhere",
         "finishing",
         "lost",
         "read_only",
@@ -47,6 +48,8 @@ class Attempt:
         """Its COMMIT may have happened."""
         self.read_only = False
         """A primary refused to write: the transaction itself was declared READ ONLY, not its server."""
+        self.elsewhere = False
+        """A replica failed to read: another server can."""
         self.finishing = False
         """The callable has returned, and COMMIT is due."""
         self.sent = False

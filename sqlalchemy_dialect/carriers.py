@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from patroni_db.causal import CausalToken
@@ -130,13 +131,14 @@ class _Body:
 
     :param body: the application's
     :param context: of the request
-    :param scope: is left when the body is closed
+    :param scope: is left when the body is closed, or when nobody has it any more
     """
 
     def __init__(self, body: Iterable[bytes], context: contextvars.Context, scope: contextlib.ExitStack) -> None:
         self._body = body
         self._context = context
-        self._scope = scope
+        # Where it was entered: a context variable is set back in its own context only.
+        self._leave = weakref.finalize(self, context.run, scope.close)
 
     def __iter__(self) -> Iterator[bytes]:
         parts = self._context.run(iter, self._body)
@@ -150,4 +152,4 @@ class _Body:
             if close is not None:
                 self._context.run(close)
         finally:
-            self._context.run(self._scope.close)
+            self._leave()

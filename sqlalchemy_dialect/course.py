@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 # A server that was promoted this moment may say so in the very answer with which it refused to write.
 _REFUSALS_THAT_COUNT: Final = 2
+# How often what a replica's damaged data did not let happen is tried elsewhere: all may have copied the damage.
+_READS_SENT_AGAIN: Final = 2
 
 
 class Course(Generic[T]):
@@ -58,6 +60,7 @@ class Course(Generic[T]):
         self._reruns = Reruns(events.config.failover_timeout if deadline is None else deadline, rng)
         self._attempt = Attempt()
         self._refusals = 0
+        self._damages = 0
         self._doubt: CommitOutcomeUnknown | None = None
         self._value: Any = None
         self.applied_value: Any = if_applied
@@ -109,9 +112,13 @@ class Course(Generic[T]):
             self._doubt = doubt
             self.applied_value = self._value
         self._refusals = self._refusals + 1 if attempt.read_only else 0
+        self._damages += attempt.elsewhere
         decidable = doubt is not None and self.key is not None
         pause = self._reruns.pause_after(
-            exc if doubt is None else doubt, lost=attempt.lost or invalidated, decidable=decidable
+            exc if doubt is None else doubt,
+            lost=attempt.lost or invalidated,
+            decidable=decidable,
+            elsewhere=attempt.elsewhere and self._damages <= _READS_SENT_AGAIN,
         )
         if self._refusals >= _REFUSALS_THAT_COUNT:
             pause = None

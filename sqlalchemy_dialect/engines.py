@@ -7,11 +7,14 @@
         ...
     with engines.reader.connect() as connection:   # a replica; a write is refused before it is sent
         ...
+    with engines.reading() as connection:          # a replica that shows what this request wrote, or the primary
+        ...
     Session = sessionmaker(engines.writer, class_=RoutingSession, reader=engines.reader)
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import create_engine, make_url
@@ -20,12 +23,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from sqlalchemy_dialect.declarations import READ_ONLY
 from sqlalchemy_dialect.route import guard
+from sqlalchemy_dialect.session import AsyncRoutingSession, RoutingSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-    from sqlalchemy import URL, Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from patroni_db.config import PatroniConfig
 
@@ -42,12 +46,42 @@ class Engines(NamedTuple):
     writer: Engine
     reader: Engine
 
+    @contextlib.contextmanager
+    def reading(self, cluster: str = "default") -> Iterator[Connection]:
+        """Begin a transaction that only reads: on a replica, if one shows what the present context has to see.
+
+        :param cluster: the name by which causal tokens know the cluster
+        """
+        with RoutingSession(self.writer, reader=self.reader, read_only=True, cluster=cluster) as session:
+            yield session.connection()
+
+    @contextlib.contextmanager
+    def writing(self, cluster: str = "default") -> Iterator[Connection]:
+        """Begin a transaction on the primary, to be committed at the end; its causal token is for later reads.
+
+        :param cluster: the name by which causal tokens know the cluster
+        """
+        with RoutingSession(self.writer, reader=self.reader, cluster=cluster) as session, session.begin():
+            yield session.connection()
+
 
 class AsyncEngines(NamedTuple):
     """The same for an event loop."""
 
     writer: AsyncEngine
     reader: AsyncEngine
+
+    @contextlib.asynccontextmanager
+    async def reading(self, cluster: str = "default") -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction that only reads, as :meth:`Engines.reading` does."""
+        async with AsyncRoutingSession(self.writer, reader=self.reader, read_only=True, cluster=cluster) as session:
+            yield await session.connection()
+
+    @contextlib.asynccontextmanager
+    async def writing(self, cluster: str = "default") -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction on the primary, as :meth:`Engines.writing` does."""
+        async with AsyncRoutingSession(self.writer, reader=self.reader, cluster=cluster) as session, session.begin():
+            yield await session.connection()
 
 
 def writer_and_reader(

@@ -215,6 +215,9 @@ class PatroniEvents:
         if why is None:
             if snapshot is not None and moved:
                 record.info[MARK] = dataclasses.replace(known, stamp=known.stamp.renewed(snapshot.generation))
+            if self.discovery.gives_up(known.stamp, self.config):
+                logger.info("a pooled connection leaves %s to others", known.stamp.member)
+                raise DisconnectionError("its server has more than its share of the connections")
             return
         logger.info("replacing a connection to %s (%s): %s", known.stamp.member, known.stamp.address, why)
         if not moved:  # the discovery does not know yet that something is wrong
@@ -263,7 +266,9 @@ class PatroniEvents:
             context.invalidate_pool_on_disconnect = False
             logger.info("lost a connection to %s (%s): %s", known.stamp.member, known.stamp.address, fault.value)
             self.discovery.invalidate(known.stamp.member, known.stamp.address)
+        distrusted = self.discovery.distrust(known.stamp, fault, in_hot_standby)
         if attempt is not None:
+            attempt.elsewhere = distrusted
             attempt.lost = attempt.lost or closed or context.is_disconnect
             attempt.read_only = fault is Fault.NOT_WRITABLE and in_hot_standby == "off"
         doubt = in_doubt(context, lost=closed)

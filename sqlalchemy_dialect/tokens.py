@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import DBAPIError
+
 from patroni_db.causal import Standing
 from patroni_db.causal_reads import capture, capture_async, has_caught_up, has_caught_up_async
 from sqlalchemy_dialect.events import events_of
@@ -40,7 +42,7 @@ def standing_on(connection: Connection, token: CausalToken) -> Standing:
             connection, lambda driver: has_caught_up(discovery, driver, mark.stamp, token, wait), ask
         )
     except _errors(connection) as exc:
-        logger.warning("reading from the primary: %s could not be asked: %s", mark.stamp.member, exc)
+        logger.warning("reading from the primary: %s could not be asked: %s", mark.stamp.member, str(exc))
         connection.invalidate(exc)
         discovery.invalidate(mark.stamp.member, mark.stamp.address)
         return Standing.BEHIND
@@ -48,16 +50,21 @@ def standing_on(connection: Connection, token: CausalToken) -> Standing:
 
 
 def token_after_commit(connection: Connection) -> CausalToken | None:
-    """Return a token for what was just committed on `connection`; None when the server does not answer any more."""
-    if connection.closed or connection.invalidated:
-        return None
-    try:
-        token: CausalToken = _on_driver(connection, capture, capture_async)
-    except _errors(connection) as exc:
-        logger.warning("no causal token for a transaction that was committed: %s", exc)
-        connection.invalidate(exc)
-        return None
-    return token
+    """Return a token for what was just committed on `connection`; None when no primary answers.
+
+    If this one was lost in that moment, the next primary is waited for: what it has is in its history.
+    """
+    for connects in (False, True):
+        try:
+            token: CausalToken = _on_driver(connection, capture, capture_async)
+        except _errors(connection) as exc:
+            if connects:
+                logger.warning("no causal token for a transaction that was committed: %s", str(exc))
+            if not connection.invalidated:
+                connection.invalidate(exc)  # has it connect anew
+        else:
+            return token
+    return None
 
 
 def _on_driver(connection: Connection, fn: Callable[[Any], Any], fn_async: Callable[[Any], Any]) -> Any:
@@ -77,9 +84,10 @@ def _on_driver(connection: Connection, fn: Callable[[Any], Any], fn_async: Calla
 def _errors(connection: Connection) -> tuple[type[Exception], ...]:
     """Return what a driver may raise; with asyncpg it is its own errors that come through here."""
     dbapi: Any = connection.dialect.loaded_dbapi
-    if connection.dialect.driver == "asyncpg":
-        import asyncpg  # noqa: PLC0415 - its engine has loaded it
+    errors: tuple[type[Exception], ...] = (DBAPIError, dbapi.Error, OSError)
+    if connection.dialect.driver != "asyncpg":
+        return errors
+    import asyncpg  # noqa: PLC0415 - its engine has loaded it
 
-        # A session that the server ended while it was idle is told from a wrong use of asyncpg by nothing.
-        return (dbapi.Error, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-    return (dbapi.Error, OSError)
+    # A session that the server ended while it was idle is told from a wrong use of asyncpg by nothing.
+    return (*errors, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
@@ -24,7 +24,6 @@ from sqlalchemy_dialect import (
     run_transaction,
     writer_and_reader,
 )
-from sqlalchemy_dialect.tokens import token_after_commit
 from tests.integration.faults import eventually, switchover
 from tests.integration.lagging import replay_paused, replicas, resume_replay
 from tests.sqlalchemy.clients import url_of
@@ -112,23 +111,25 @@ def test_what_was_written_is_seen_where_it_has_to_be(cluster: LocalCluster, engi
 
         assert elsewhere(job) == (1, False)
 
+        # The same with engines alone.
+        with engines.reading() as connection:
+            assert (connection.scalar(COUNT), connection.scalar(ON_REPLICA)) == (1, False)
+        with causal_context():
+            with engines.reading() as connection:
+                assert (connection.scalar(COUNT), connection.scalar(ON_REPLICA)) == (0, True)
+            with engines.writing() as connection:
+                connection.execute(INSERT)
+                assert observed() is None
+            assert observed() is not None
+            with engines.reading() as connection:
+                assert connection.scalar(COUNT) == 2
+            with engines.writing() as connection:
+                connection.execute(text("DELETE FROM seen WHERE id > 1"))
+
         # What stands for nothing any more is forgotten, and holds nobody up.
         with causal_context({"default": CausalToken("1", 1, 1)}):
             assert look() == (0, True)
             assert observed() is None
-
-        # A transaction that only read, or was rolled back, takes no token; one that may have written does.
-        for statement, taken in ((COUNT, False), (INSERT, True), (text("DO 'BEGIN END'"), True)):
-            with causal_context(), maker() as session:
-                session.execute(statement, execution_options={"patroni_use": "primary"})
-                session.rollback()
-                session.execute(statement, execution_options={"patroni_use": "primary"})
-                assert observed() is None
-                session.commit()
-                assert (observed() is not None) is taken
-        with causal_context():
-            run_transaction(maker, lambda session: session.add(Seen(note="again")))
-            assert look() == (3, False)
 
         # A replica that catches up in time is waited for.
         reader = writer_and_reader(url_of(cluster, "psycopg2", causal_wait=30), reads={"target": "replica"}).reader
@@ -140,19 +141,51 @@ def test_what_was_written_is_seen_where_it_has_to_be(cluster: LocalCluster, engi
         resume.join()
         reader.dispose()
     with causal_context({"default": told}):
-        assert look(read_only=True) == (3, True)
+        assert look(read_only=True) == (1, True)
+
+
+def test_who_writes_takes_a_token(engines: Engines) -> None:
+    maker = sessionmaker(engines.writer, class_=RoutingSession, reader=engines.reader)
+    for statement, taken in ((COUNT, False), (INSERT, True), (text("DO 'BEGIN END'"), True)):
+        with causal_context(), maker() as session:
+            session.execute(statement)
+            session.rollback()
+            session.execute(statement)
+            assert observed() is None
+            session.commit()
+            assert (observed() is not None) is taken
+    with causal_context():
+        run_transaction(maker, lambda session: session.add(Seen(note="again")))
+        with maker(read_only=True) as session:
+            assert session.scalar(COUNT) == 2
 
 
 def test_a_token_that_cannot_be_taken_makes_no_commit_fail(engines: Engines) -> None:
-    with engines.writer.connect() as connection:
-        connection.execute(INSERT)
-        connection.commit()
-        assert token_after_commit(connection) is not None
-        connection.connection.driver_connection.close()  # type: ignore[union-attr]  # it is open
-        assert token_after_commit(connection) is None
-        assert connection.invalidated
-        assert token_after_commit(connection) is None
-        connection.rollback()
+    maker = sessionmaker(engines.writer, class_=RoutingSession, reader=engines.reader, causal=True)
+
+    used: list[Any] = []
+
+    def lose(_session: Any) -> None:
+        used.pop().connection.driver_connection.close()
+
+    def refuse(*_given: Any) -> None:
+        raise psycopg.OperationalError("no")
+
+    event.listen(maker, "after_commit", lose, insert=True)
+    with causal_context(), maker() as session:
+        session.execute(INSERT)
+        used.append(session.connection())
+        session.commit()
+        assert observed() is not None  # on a new connection
+        event.listen(engines.writer, "do_connect", refuse, insert=True)
+        known = observed()
+        session.execute(INSERT)
+        used.append(session.connection())
+        session.commit()
+        assert observed() == known
+        event.remove(engines.writer, "do_connect", refuse)
+        # Nobody can tell which replica shows it: this session asks none.
+        assert session.scalar(ON_REPLICA, execution_options={"patroni_read_only": True}) is False
 
 
 def test_requests_of_a_wsgi_application(cluster: LocalCluster, engines: Engines) -> None:
@@ -187,8 +220,9 @@ def test_requests_of_a_wsgi_application(cluster: LocalCluster, engines: Engines)
         start: Any = lambda *given: began.extend(given)  # noqa: E731 - of the type that WSGI wants
         body = site(environ, start)
         parts = list(body)
-        if hasattr(body, "close"):
-            body.close()
+        close = getattr(body, "close", lambda: None)
+        close()
+        close()
         return int(b"".join(parts)), dict(began[1]).get("Patroni-Causal-Token")
 
     with replay_paused(cluster):
@@ -201,6 +235,8 @@ def test_requests_of_a_wsgi_application(cluster: LocalCluster, engines: Engines)
         assert request("GET", token, "/late") == (1, token)
         for forged in (token[:-1], token.replace("1", "2", 1), "1.1.1.1", "", "é" * 300, token + token):
             assert request("GET", forged) == (0, None)
+        nobody: Any = None
+        site({"REQUEST_METHOD": "GET", "PATH_INFO": "/late"}, nobody)  # who goes before the body is made
         assert observed() is None
 
 
@@ -242,6 +278,11 @@ def test_requests_of_an_asgi_application(cluster: LocalCluster, driver: str) -> 
             others = await asyncio.gather(*(request("GET", token if n % 2 else None) for n in range(10)))
             assert others == [(n % 2, token if n % 2 else None) for n in range(10)]
             assert await request("GET", "forged") == (0, None)
+            with causal_context():
+                async with pair.writing() as connection:
+                    await connection.execute(INSERT)
+                async with pair.reading() as connection:
+                    assert await connection.scalar(COUNT) == 2
         assert [engine.pool.checkedout() for engine in pair] == [0, 0]  # type: ignore[attr-defined]  # queue pools
         await pair.writer.dispose()
         await pair.reader.dispose()
