@@ -6,18 +6,22 @@ Whoever is nearest is heard: an execution option of the statement or connection 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
+import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast
 
 from sqlalchemy.exc import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
+    from contextvars import Token
 
-__all__ = ["READ_ONLY", "USE", "Declaration", "declaration", "use_primary", "use_replica"]
+__all__ = ["READ_ONLY", "USE", "Declaration", "Using", "declaration", "use_primary", "use_replica"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Use = Literal["primary", "replica"]
 
 # Execution options, of a statement, a Connection, an Engine, or ``session.execute(..., execution_options=...)``.
@@ -61,30 +65,58 @@ def declaration(options: Mapping[str, Any], *, read_only: bool) -> Declaration:
     return Declaration(read_only=only, primary=use == "primary")
 
 
-@contextlib.contextmanager
-def use_primary() -> Iterator[None]:
+def use_primary() -> Using:
     """Have all transactions of routing sessions that begin within be the primary's.
 
-    A context manager and a decorator of functions; those that are declared to read only stay so.
+    A context manager, and a decorator of functions and coroutine functions. What is declared to read only stays so.
     """
-    with _using("primary"):
-        yield
+    return Using("primary")
 
 
-@contextlib.contextmanager
-def use_replica() -> Iterator[None]:
+def use_replica() -> Using:
     """Declare all transactions of routing sessions that begin within to read only: they are replicas'.
 
-    A context manager and a decorator of functions; in coroutines use ``with``.
+    A context manager, and a decorator of functions and coroutine functions.
     """
-    with _using("replica"):
-        yield
+    return Using("replica")
 
 
-@contextlib.contextmanager
-def _using(use: Use) -> Iterator[None]:
-    reset = _use.set(use)
-    try:
-        yield
-    finally:
-        _use.reset(reset)
+class Using:
+    """What :func:`use_primary` and :func:`use_replica` return.
+
+    :param use: where transactions go
+    """
+
+    def __init__(self, use: Use) -> None:
+        self._use = use
+        self._resets: list[Token[Use | None]] = []
+
+    def __enter__(self) -> None:
+        self._resets.append(_use.set(self._use))
+
+    def __exit__(self, *exc_info: object) -> None:
+        _use.reset(self._resets.pop())
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Return `fn` with this around each of its calls.
+
+        :raises TypeError: `fn` is a generator function, whose code runs later
+        """
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise TypeError(f"{fn.__qualname__} is a generator function: use `with` in it")
+        use = self._use
+        if inspect.iscoroutinefunction(fn):
+
+            @functools.wraps(fn)
+            async def coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with Using(use):
+                    return await fn(*args, **kwargs)
+
+            return cast("Callable[P, R]", coroutine)
+
+        @functools.wraps(fn)
+        def function(*args: P.args, **kwargs: P.kwargs) -> R:
+            with Using(use):
+                return fn(*args, **kwargs)
+
+        return function

@@ -434,6 +434,32 @@ def test_threads_have_transactions_of_their_own(make: Any, engines: Engines) -> 
     assert checked_out(engines) == [0, 0]
 
 
+def test_functions_may_declare_too(make: Any) -> None:
+    def on_replica() -> bool:
+        with make()() as session:
+            return bool(session.scalar(ON_REPLICA))
+
+    @use_replica()
+    def reads(depth: int) -> bool:
+        """Read."""
+        return on_replica() and (not depth or reads(depth - 1))
+
+    @use_replica()
+    async def awaits() -> tuple[bool, bool]:
+        await asyncio.sleep(0)
+        return on_replica(), use_primary()(on_replica)()
+
+    assert reads(2) is True
+    assert reads.__doc__ == "Read."
+    assert asyncio.run(awaits()) == (True, False)
+    assert on_replica() is False
+    with pytest.raises(TypeError, match="use `with`"):
+
+        @use_primary()
+        def generates() -> Iterator[None]:
+            yield
+
+
 # -- Engines -----------------------------------------------------------------------------------------------------
 
 
