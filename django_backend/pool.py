@@ -80,6 +80,10 @@ class PooledConnection(psycopg.Connection[Any]):
             self.stamp = self.stamp.renewed(snapshot.generation)
         return why
 
+    def gives_up(self, source: Source) -> bool:
+        """Return whether the connection is to be replaced because its server has more than its share of them."""
+        return source.discovery.gives_up(self.stamp, source.config)
+
 
 class PatroniPool(ConnectionPool[PooledConnection]):
     """A pool of connections from one source.
@@ -107,6 +111,7 @@ class PatroniPool(ConnectionPool[PooledConnection]):
         :raises PoolTimeout: there was none in time; its cause tells why the last attempt to connect failed
         """
         deadline = time.monotonic() + (time_left(self.timeout) if timeout is None else timeout)
+        may_give_up = True
         while True:
             try:
                 connection = super().getconn(deadline - time.monotonic())
@@ -116,6 +121,9 @@ class PatroniPool(ConnectionPool[PooledConnection]):
                     raise
                 raise PoolTimeout(f"{exc}: {failure}") from failure
             why = connection.why_unusable(self._source)
+            if why is None and may_give_up and connection.gives_up(self._source):
+                may_give_up = False  # the next one is the connection to use, whatever it leads to
+                why = "its server has more than its share"
             if why is None:
                 return connection
             logger.info("pooled connection to %s is replaced: %s", connection.stamp.address, why)

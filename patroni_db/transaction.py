@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from patroni_db.errors import CommitOutcomeUnknown, NoServerError
-from patroni_db.faults import Fault, chain, classify
+from patroni_db.faults import READING_FAULTS, Fault, chain, classify
 
 if TYPE_CHECKING:
     import random
@@ -48,7 +48,9 @@ class Reruns:
         """Seconds until the deadline, at least 0."""
         return max(0.0, self._deadline - self._clock())
 
-    def pause_after(self, exc: BaseException, *, lost: bool, decidable: bool = False) -> float | None:
+    def pause_after(
+        self, exc: BaseException, *, lost: bool, decidable: bool = False, elsewhere: bool = False
+    ) -> float | None:
         """Count a failed attempt and return the seconds to wait before the next; None when `exc` must be raised.
 
         An error that only the deadline keeps from another attempt gets a note that tells how many there were.
@@ -56,9 +58,10 @@ class Reruns:
         :param exc: what the attempt ended with
         :param lost: whether its connection is closed or broken now
         :param decidable: whether a commit marker decides what became of a COMMIT that was not answered
+        :param elsewhere: whether a replica failed to read, and another server may not
         """
         self.attempts += 1
-        if not _may_run_again(exc, lost=lost, decidable=decidable):
+        if not _may_run_again(exc, lost=lost, decidable=decidable, elsewhere=elsewhere):
             return None
         remaining = self._deadline - self._clock()
         if remaining <= 0:
@@ -73,7 +76,7 @@ class Reruns:
         exc.add_note(f"the transaction was tried {times} in {self._clock() - self._began:.1f} s")
 
 
-def _may_run_again(exc: BaseException, *, lost: bool, decidable: bool) -> bool:
+def _may_run_again(exc: BaseException, *, lost: bool, decidable: bool, elsewhere: bool) -> bool:
     if not isinstance(exc, Exception):
         return False  # Ctrl-C, a cancelled task
     links = list(chain(exc))
@@ -84,7 +87,8 @@ def _may_run_again(exc: BaseException, *, lost: bool, decidable: bool) -> bool:
     if not any(map(_is_of_database, links)):
         # asyncpg lets the operating system's errors through.
         return lost and isinstance(exc, OSError)
-    return classify(exc, closed=lost or None) in _AGAIN
+    fault = classify(exc, closed=lost or None)
+    return fault in _AGAIN or (elsewhere and fault in READING_FAULTS)
 
 
 def _is_of_database(exc: BaseException) -> bool:
