@@ -42,11 +42,11 @@ def place(request: HttpRequest) -> HttpResponse:
 @transaction.non_atomic_requests
 @require_safe
 def order_detail(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one order, read from the primary.
+    """Show one order.
 
-    Whoever has just ordered must find the order; a replica may be some milliseconds behind.
+    Whoever has just ordered finds it, also while replicas are behind: that is what ``CausalMiddleware`` is for.
     """
-    orders = Order.objects.using(router.db_for_write(Order)).prefetch_related("lines__product")
+    orders = Order.objects.prefetch_related("lines__product")
     return render(request, "orders/detail.html", {"order": get_object_or_404(orders, pk=pk)})
 
 
