@@ -22,6 +22,7 @@ from django_backend.aliases import wrappers
 from django_backend.around import around
 from django_backend.carriers import dump, load, merged
 from django_backend.mixin import PatroniMixin
+from django_backend.transaction import writing_wrapper
 from django_backend.work import Consistency, Work, current_work
 from patroni_db.causal_context import causal_scope, observe
 from patroni_db.time_limit import time_limit
@@ -102,10 +103,13 @@ def current_token(using: str | None = None) -> str | None:
     :param using: the primary's alias; by default all that this request or task has written to, outside of both all
         that this thread is connected to
     :returns: None when nothing has been written and nothing is known
+    :raises ImproperlyConfigured: `using` does not have this engine, or is not for the primary
     :raises TransactionManagementError: within a transaction that has written: nobody can see that yet. Call it in
         ``transaction.on_commit``
     :raises Error: Django's, for the driver's
     """
+    if using is not None:
+        writing_wrapper(using)
     mine = {alias: wrapper for alias, wrapper in wrappers().items() if wrapper.patroni_config.target.writes}
     for alias, wrapper in mine.items():
         if wrapper.has_uncommitted_writes and not _is_in_test(wrapper) and using in (None, alias):

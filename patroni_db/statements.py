@@ -38,18 +38,10 @@ _BY_WORD: Final = {
     **dict.fromkeys(_WRITES.split("|"), StatementKind.WRITE),
 }
 _QUERIES: Final = frozenset({"SELECT", "VALUES", "TABLE", "DECLARE", "WITH"})
-# What words are not looked for in: literals, quoted names and comments. A block comment may hold others.
-_OPAQUE: Final = re.compile(
-    r"""
-      (?<!\w)[eE]'(?:[^'\\]|\\.|'')*'
-    | '(?:[^']|'')*'
-    | "(?:[^"]|"")*"
-    | (?<![\w$])\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$
-    | --[^\n]*
-    | (?P<block>/\*)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+# Where what words are not looked for in begins: literals, quoted names and comments. All begin with a character of
+# their own, which is what lets a long statement be searched fast.
+_OPAQUE: Final = re.compile(r"""['"]|\$(?:[A-Za-z_]\w*)?\$|--|/\*""")
+_ESCAPED: Final = re.compile(r"(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _BLOCK_ENDS: Final = re.compile(r"/\*|\*/")
 _HEAD: Final = re.compile(r"[\s(]*([A-Z]+)")
 # What UPDATE, DELETE and INSERT are in front of tells them from columns of that name.
@@ -61,16 +53,18 @@ _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s*(\([^)]*\)|(?:(?:ANALY[SZ]E|VERBOSE)
 _COPY_IN: Final = re.compile(r"\s*COPY\s+[^\s(]+\s*(?:\([^)]*\)\s*)?FROM\b")
 # Longer ones are not kept, and a write is mostly told by its first word.
 _LONGEST_KEPT: Final = 4096
+_LONGEST_HEAD: Final = 24
 
 
 def kind_of(sql: str) -> StatementKind:
     """Return what `sql` does, a statement or several with semicolons between them."""
-    if sql[:12] == "INSERT INTO ":  # a long one, as bulk inserts are, is not read to its end
-        return StatementKind.WRITE
     return _kept_kind_of(sql) if len(sql) <= _LONGEST_KEPT else _kind_of(sql)
 
 
 def _kind_of(sql: str) -> StatementKind:
+    head = _HEAD.match(sql[:_LONGEST_HEAD].upper())
+    if head and _BY_WORD.get(head[1]) is StatementKind.WRITE:  # bulk ones are long, and not read to their end
+        return StatementKind.WRITE
     bare = _bare(sql).upper()
     return max(map(_kind_of_one, bare.split(";")), default=StatementKind.READ)
 
@@ -82,7 +76,9 @@ def _kind_of_one(bare: str) -> StatementKind:
     head = _HEAD.match(bare)
     word = head[1] if head else bare.strip()
     if word in _QUERIES:
-        changes = (word == "WITH" and _CHANGES.search(bare)) or _INTO_OR_LOCKS.search(bare)
+        changes = (word == "WITH" and _CHANGES.search(bare)) or (
+            ("INTO" in bare or "FOR" in bare) and _INTO_OR_LOCKS.search(bare)
+        )
         return StatementKind.WRITE if changes else StatementKind.READ
     if word == "EXPLAIN":
         options = _EXPLAIN.match(bare)
@@ -99,12 +95,26 @@ def _bare(sql: str) -> str:
     parts, start = [], 0
     while (found := _OPAQUE.search(sql, start)) is not None:
         parts.append(sql[start : found.start()])
-        start = found.end()
-        if found["block"]:
-            start = _end_of_block(sql, start)
-        parts.append('""' if sql[found.start()] == '"' else " ")
+        parts.append('""' if found[0] == '"' else " ")
+        start = _end_of(sql, found)
     parts.append(sql[start:])
     return "".join(parts)
+
+
+def _end_of(sql: str, found: re.Match[str]) -> int:
+    """Return where ends what begins there; a quote within, doubled, ends one literal and begins the next."""
+    begin, before = found.end(), sql[max(0, found.start() - 2) : found.start()]
+    mark = found[0]
+    if mark == "/*":
+        return _end_of_block(sql, begin)
+    if mark[0] == "$" and (before[-1:].isalnum() or before[-1:] in ("_", "$")):
+        return found.start() + 1  # within a name
+    if mark == "'" and before[-1:] in ("e", "E") and not (before[:-1].isalnum() or before[:-1] == "_"):
+        escaped = _ESCAPED.match(sql, begin)
+        return escaped.end() if escaped else len(sql)
+    closing = "\n" if mark == "--" else mark
+    end = sql.find(closing, begin)
+    return len(sql) if end < 0 else end + len(closing)
 
 
 def _end_of_block(sql: str, start: int) -> int:

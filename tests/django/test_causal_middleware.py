@@ -13,6 +13,7 @@ from django.db.transaction import non_atomic_requests
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import path
+from django.utils.decorators import sync_only_middleware
 
 from django_backend.carriers import dump, load
 from django_backend.causal import current_token
@@ -102,6 +103,14 @@ urlpatterns = [
 ]
 
 
+@sync_only_middleware
+def off_the_loop(get_response: Any) -> Any:
+    def respond(request: HttpRequest) -> Any:
+        return get_response(request)
+
+    return respond
+
+
 @pytest.fixture(autouse=True)
 def site(settings: Any) -> Any:
     settings.ROOT_URLCONF = __name__
@@ -137,14 +146,17 @@ def test_who_writes_reads_it_and_gets_a_token_to_show_next_time(site: Any) -> No
     assert (cookie["secure"], cookie["samesite"]) == (True, "Strict")
 
 
-def test_views_on_an_event_loop() -> None:
+def test_views_on_an_event_loop(site: Any) -> None:
     async def ask() -> list[Any]:
         client = AsyncClient()
         return [await client.post("/write-async/"), await client.get("/read/"), await client.post("/write/")]
 
-    answers = async_to_sync(ask)()
-    assert [answer.content for answer in answers] == [b"replica default", b"replica", b"replica default"]
-    assert [COOKIE in answer.cookies for answer in answers] == [True, False, True]
+    # Also where other middleware takes views off the loop, on either side of it.
+    for middleware in ([], [f"{__name__}.off_the_loop"]):
+        site.MIDDLEWARE = [*middleware, "django_backend.causal_middleware.CausalMiddleware", *middleware]
+        answers = async_to_sync(ask)()
+        assert [answer.content for answer in answers] == [b"replica default", b"replica", b"replica default"]
+        assert [COOKIE in answer.cookies for answer in answers] == [True, False, True]
 
 
 def test_a_stream_is_a_part_of_its_request() -> None:

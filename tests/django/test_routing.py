@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, ProgrammingError, connections, router, transaction
+from django.utils.connection import ConnectionDoesNotExist
 from psycopg import sql
 
 from django_backend.causal import consistency, current_token
@@ -332,6 +333,8 @@ def test_a_token_is_had_where_there_is_one() -> None:
         assert current_token() == first
         Customer.objects.create(name="y")
         assert current_token() not in (None, first)
+    with pytest.raises(ConnectionDoesNotExist, match="nonsense"):
+        current_token("nonsense")
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1.2.3.4.5", "~:~", "ä" * 9999, None])

@@ -1,6 +1,10 @@
+# ruff: noqa: S608 - nothing is executed
+
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from patroni_db.statements import StatementKind, kind_of
 
@@ -22,6 +26,8 @@ READS = [
     "TABLE t",
     "SELECT x AS into FROM t",
     "SELECT substring(a FROM 2 FOR 3) FROM t",
+    "SELECT e'it''s \\' FOR UPDATE' || 'INTO ' FROM te",
+    "SELECT a$b$c FROM t -- $b$ INTO",
     "",
     ";",
 ]
@@ -63,3 +69,13 @@ def test_a_write(sql: str) -> None:
 @pytest.mark.parametrize("sql", UNKNOWN)
 def test_what_only_the_server_knows(sql: str) -> None:
     assert kind_of(sql) is StatementKind.UNKNOWN
+
+
+@given(st.text(alphabet="'\"$eE/*-; \n()aINTO\\"))
+def test_no_text_is_too_strange(text: str) -> None:
+    assert kind_of(text) in StatementKind
+    quoted = text.replace("'", "''")
+    assert kind_of(f"SELECT '{quoted}' FROM t") is StatementKind.READ
+    assert kind_of(f"SELECT '{quoted}' INTO u FROM t") is StatementKind.WRITE
+    name = text.replace('"', '""')
+    assert kind_of(f'WITH "{name}" AS (DELETE FROM "{name}" RETURNING *) SELECT 1') is StatementKind.WRITE
