@@ -91,7 +91,10 @@ class Work:
 
     def take_uncaptured(self) -> set[str]:
         """Return, once, the primaries that were written to since this was last asked."""
-        taken, self._uncaptured = self._uncaptured, set()
+        taken: set[str] = set()
+        with contextlib.suppress(KeyError):  # other threads may take some, or add more
+            while True:
+                taken.add(self._uncaptured.pop())
         return taken
 
     def _is_pinned(self, primary: str) -> bool:

@@ -169,6 +169,49 @@ def test_rules_hold_in_tasks_and_not_in_plain_threads() -> None:
     assert found == {"task": "default", "beside": "replica", "thread": "replica"}
 
 
+# -- Transactions -----------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_is_noticed_however_it_begins() -> None:
+    transaction.set_autocommit(False)
+    try:
+        assert reader() == "default"
+        Customer.objects.count()
+        transaction.rollback()
+        assert reader() == "default"
+    finally:
+        transaction.set_autocommit(True)
+    assert reader() == "replica"
+    with transaction.atomic():
+        with transaction.atomic():
+            assert reader() == "default"
+        assert reader() == "default"
+        connections["default"].close()
+        assert reader() == "default"
+    assert reader() == "replica"
+    with transaction.atomic(using="replica"):
+        assert reader() == "replica"
+
+
+def test_a_transaction_of_another_thread_counts_where_they_share_its_connection() -> None:
+    found: list[str | None] = []
+    mine = connections["default"]
+
+    def look() -> None:
+        connections["default"] = mine
+        found.append(reader())
+
+    mine.inc_thread_sharing()
+    try:
+        with transaction.atomic():
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+    finally:
+        mine.dec_thread_sharing()
+    assert found == ["default"]
+
+
 # -- Writes that are refused ------------------------------------------------------------------------------------
 
 
