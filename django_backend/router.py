@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from django_backend.aliases import following
@@ -31,6 +32,7 @@ class PrimaryReplicaRouter:
     Reads go to the primary too
 
     - within :func:`~django_backend.routing.use_primary`,
+    - in migrations, also in those that are not atomic,
     - inside ``atomic``: a transaction must see its own writes, and what ``ForeignKey.validate`` and the like read there
       must be what is true now,
     - after a write of the same request or task, behind
@@ -51,7 +53,7 @@ class PrimaryReplicaRouter:
             route = rules.route(primary)
             if route is not None:
                 return self.reader_for(primary, model, **hints) if route is Route.REPLICA else primary
-        if may_have_begun(primary) and _is_in_transaction(primary):
+        if model._meta.apps is not apps or (may_have_begun(primary) and _is_in_transaction(primary)):  # noqa: SLF001 - public
             return primary
         work = current_work()
         if work is not None and work.reads_primary(primary):

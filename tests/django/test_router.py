@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.apps import apps
 from django.core.management import call_command
-from django.db import connections, router, transaction
+from django.db import connections, migrations, router, transaction
+from django.db.migrations.state import ProjectState
 
 from django_backend.router import PrimaryReplicaRouter
 from tests.django.shop.models import Customer, Order
@@ -48,6 +50,23 @@ def test_migrations_are_for_the_primary() -> None:
     assert router.allow_migrate("default", "shop") is True
     assert router.allow_migrate("replica", "shop") is False
     call_command("migrate", database="replica", verbosity=0)
+
+
+def test_a_migration_that_is_not_atomic_reads_from_the_primary_too() -> None:
+    found: list[str | None] = []
+
+    def fill(old: Any, _editor: Any) -> None:
+        found.append(router.db_for_read(old.get_model("shop", "Customer")))
+
+    class Fill(migrations.Migration):
+        atomic = False
+        operations = (migrations.RunPython(fill),)
+
+    state = ProjectState.from_apps(apps)
+    with connections["default"].schema_editor(atomic=False) as editor:
+        Fill("fill", "shop").apply(state, editor)
+    assert found == ["default"]
+    assert router.db_for_read(Customer) == "replica"
 
 
 class Elsewhere:
