@@ -15,9 +15,9 @@ import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import ForeignKey, create_engine, func, insert, select, text, update
-from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, InvalidRequestError
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, scoped_session, sessionmaker
 
 from patroni_db import PatroniConfig
 from patroni_db.faults import sqlstate_of
@@ -431,6 +431,26 @@ def test_threads_have_transactions_of_their_own(make: Any, engines: Engines) -> 
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(work, range(8))) == [False, True] * 4
+    assert checked_out(engines) == [0, 0]
+
+
+def test_other_ways_to_have_a_session(make: Any, engines: Engines) -> None:
+    registry = scoped_session(make(read_only=True))
+    assert registry.scalar(ON_REPLICA) is True
+    assert [user.name for user in registry.scalars(select(User).execution_options(yield_per=1))] == ["ann"]
+    registry.remove()
+    with make(read_only=True, autobegin=False)() as session:
+        for _ in range(2):
+            with pytest.raises(InvalidRequestError, match=r"[Aa]utobegin"):
+                session.scalar(ON_REPLICA)
+        with session.begin():
+            assert session.scalar(ON_REPLICA) is True
+    assert checked_out(engines) == [0, 0]
+    level = engines.reader.execution_options(isolation_level="AUTOCOMMIT")  # BEGIN and ROLLBACK spared
+    with RoutingSession(engines.writer, reader=level, read_only=True) as session:
+        assert session.scalar(ON_REPLICA) is True
+        with pytest.raises(ReadOnlyError):
+            session.execute(insert(User).values(name="x"))
     assert checked_out(engines) == [0, 0]
 
 
