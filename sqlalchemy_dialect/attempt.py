@@ -47,7 +47,7 @@ class Attempt:
         self.doubt: CommitOutcomeUnknown | None = None
         """Its COMMIT may have happened."""
         self.read_only = False
-        """A primary refused to write: the transaction itself was declared READ ONLY, not its server."""
+        """It was refused to write, and will be: its transaction is declared READ ONLY, or its target reads."""
         self.elsewhere = False
         """A replica failed to read: another server can."""
         self.finishing = False

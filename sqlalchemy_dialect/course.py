@@ -41,7 +41,7 @@ class Course(Generic[T]):
     :param key: the caller's own
     :param if_applied: what to return when `key` is taken
     :param deadline: seconds for everything together; None for the engine's ``patroni_failover_timeout``
-    :raises ArgumentError: the key could not be stored
+    :raises ArgumentError: the key could not be stored, or the engine is not for writing
     """
 
     def __init__(
@@ -57,6 +57,11 @@ class Course(Generic[T]):
         self._events = events
         self._shared = key is not None
         self.key = _checked(key) if key is not None else new_key(rng, time.time()) if exactly_once else None
+        if self.key is not None and not events.config.target.writes:
+            raise ArgumentError(
+                f"commit markers are written on the primary, and the engine has target {events.config.target}: "
+                "without exactly_once and key, run_transaction() reads from it"
+            )
         self._reruns = Reruns(events.config.failover_timeout if deadline is None else deadline, rng)
         self._attempt = Attempt()
         self._refusals = 0

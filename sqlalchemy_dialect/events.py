@@ -270,7 +270,9 @@ class PatroniEvents:
         if attempt is not None:
             attempt.elsewhere = distrusted
             attempt.lost = attempt.lost or closed or context.is_disconnect
-            attempt.read_only = fault is Fault.NOT_WRITABLE and in_hot_standby == "off"
+            attempt.read_only = fault is Fault.NOT_WRITABLE and (
+                in_hot_standby == "off" or not self.config.target.writes
+            )
         doubt = in_doubt(context, lost=closed)
         if attempt is not None:
             attempt.doubt = doubt

@@ -37,7 +37,7 @@ class Source:
 def synchronous_source(given: Any, isolation_level: str | None) -> Source:
     """Return what an engine or a sessionmaker leads to.
 
-    :raises ArgumentError: it is neither, or does not lead to the primary of one cluster
+    :raises ArgumentError: it is neither, or does not lead to one cluster
     """
     if isinstance(given, (AsyncEngine, async_sessionmaker)):
         raise ArgumentError(f"run_transaction() is for threads: await run_transaction_async() for {_kind(given)}")
@@ -52,7 +52,7 @@ def synchronous_source(given: Any, isolation_level: str | None) -> Source:
 def asynchronous_source(given: Any, isolation_level: str | None) -> Source:
     """Return what an asynchronous engine or sessionmaker leads to.
 
-    :raises ArgumentError: it is neither, or does not lead to the primary of one cluster
+    :raises ArgumentError: it is neither, or does not lead to one cluster
     """
     if isinstance(given, (Engine, sessionmaker)):
         raise ArgumentError(f"run_transaction_async() is for coroutines: call run_transaction() for {_kind(given)}")
@@ -71,8 +71,6 @@ def _source(make: Callable[[], Any], engine: Engine, isolation_level: str | None
             f"{engine!r} is not on a Patroni cluster: use postgresql+patroni://, ?plugin=patroni or "
             "PatroniCreator.attach(engine)"
         )
-    if not events.config.target.writes:
-        raise ArgumentError(f"run_transaction() is for the primary, and {engine!r} has target {events.config.target}")
     if isolation_level is not None and isolation_level.replace("_", " ").upper() == _AUTOCOMMIT:
         raise ArgumentError("there is no transaction in isolation level AUTOCOMMIT")
     return Source(make, events)

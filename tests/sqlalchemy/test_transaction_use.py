@@ -47,7 +47,6 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "an asynchronous sessionmaker": (lambda: async_sessionmaker(create_async_engine(URL)), "run_transaction_async"),
     "another engine": (lambda: create_engine(STOCK), "not on a Patroni cluster"),
     "a sessionmaker of another engine": (lambda: sessionmaker(create_engine(STOCK)), "not on a Patroni cluster"),
-    "a reader": (lambda: create_engine(f"{URL}&patroni_target=replica"), "target replica"),
     "no engine": (sessionmaker, r"sessionmaker\(bind=engine\)"),
     "several engines": (lambda: sessionmaker(binds={Base: create_engine(URL)}), "one engine"),
     "a routing session": (lambda: sessionmaker(class_=Routing), "one engine"),
@@ -69,7 +68,6 @@ def test_what_cannot_own_a_transaction_is_refused(what: str) -> None:
         (lambda: sessionmaker(create_engine(URL)), "call run_transaction"),
         (lambda: AsyncSession(create_async_engine(URL)), "must own the whole transaction"),
         (lambda: async_sessionmaker(create_async_engine(STOCK)), "not on a Patroni cluster"),
-        (lambda: create_async_engine(f"{URL}&patroni_target=any"), "target any"),
         (async_sessionmaker, r"async_sessionmaker\(bind=engine\)"),
     ],
 )
@@ -82,6 +80,14 @@ def test_the_same_on_an_event_loop(make: Callable[[], Any], message: str) -> Non
 def test_a_key_that_could_not_be_stored_is_refused(key: Any) -> None:
     with pytest.raises(ArgumentError, match="key"):
         run_transaction(create_engine(URL), _never, key=key)
+
+
+@pytest.mark.parametrize("options", [{"exactly_once": True}, {"key": "k"}])
+def test_markers_are_written_on_the_primary_only(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="target any"):
+        run_transaction(create_engine(f"{URL}&patroni_target=any"), _never, **options)
+    with pytest.raises(ArgumentError, match="target replica"):
+        asyncio.run(run_transaction_async(create_async_engine(f"{URL}&patroni_target=replica"), _never, **options))
 
 
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "autocommit"])
