@@ -17,7 +17,7 @@ from django_backend.work import Consistency, current_work
 from patroni_db.causal_context import causal_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from django.db.models import Model
 
@@ -88,7 +88,9 @@ class PrimaryReplicaRouter:
         That is where another router in ``DATABASE_ROUTERS`` writes it, else the cluster `instance` came
         from, else ``default``.
         """
-        alias = _elsewhere(model, hints) or _origin(hints) or DEFAULT_DB_ALIAS
+        alias = self._others and self._elsewhere(model, hints)
+        if not alias:
+            alias = (hints and _origin(hints)) or DEFAULT_DB_ALIAS
         return self._primaries.get(alias)
 
     def reader_for(self, primary: str, model: type[Model], **hints: Any) -> str:
@@ -96,8 +98,18 @@ class PrimaryReplicaRouter:
         readers = self._readers.get(primary)
         if not readers:
             return primary
-        origin = _origin(hints)
-        return origin if origin in readers else readers[0]
+        origin = hints and _origin(hints)
+        return origin if origin and origin in readers else readers[0]
+
+    @cached_property
+    def _others(self) -> Sequence[Callable[..., str | None]]:
+        """What the project's other routers say of where to write."""
+        others = [other for other in router.routers if not isinstance(other, PrimaryReplicaRouter)]
+        return tuple(other.db_for_write for other in others if hasattr(other, "db_for_write"))
+
+    def _elsewhere(self, model: type[Model], hints: Mapping[str, Any]) -> str | None:
+        """Return where another router writes `model`."""
+        return next(filter(None, (write(model, **hints) for write in self._others)), None)
 
     @cached_property
     def _aliases(self) -> Sequence[Alias]:
@@ -132,13 +144,3 @@ def _is_in_transaction(alias: str) -> bool:
 def _origin(hints: Mapping[str, Any]) -> str | None:
     instance = hints.get("instance")
     return None if instance is None else instance._state.db  # noqa: SLF001 - as Django's own router does
-
-
-def _elsewhere(model: type[Model], hints: Mapping[str, Any]) -> str | None:
-    """Return where another router writes `model`."""
-    for other in router.routers:
-        write = None if isinstance(other, PrimaryReplicaRouter) else getattr(other, "db_for_write", None)
-        alias: str | None = write(model, **hints) if write else None
-        if alias:
-            return alias
-    return None
