@@ -257,8 +257,11 @@ def why_unusable(
 
 def _why_misplaced(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
     moved = stamp.generation != snapshot.generation
+    # Readers that took refuge on the primary leave it a few at a time (:mod:`patroni_db.balance`): a replica that has
+    # just started should not get them all at once.
+    stays = may_serve if config.target is Target.REPLICA_PREFERRED else still_right
     # Lag does not move the generation.
-    if (moved or config.max_lag is not None) and not still_right(stamp, config, snapshot):
+    if (moved or config.max_lag is not None) and not stays(stamp, config, snapshot):
         return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
     if moved and stamp.member in snapshot.silent:
         return f"{stamp.member} does not answer"
