@@ -26,7 +26,7 @@ endif
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format types wheel tox bench-failover bench-overhead chaos clean
+.PHONY: help demo test test-all lint format types wheel tox bench-failover bench-overhead bench-reads chaos clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -70,6 +70,9 @@ bench-failover: $(BENCH) ## Measure how soon applications write again after each
 
 bench-overhead: $(BENCH) ## Measure what checking connections costs
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+bench-reads: $(READY) ## Measure what reading from replicas takes off the primary; ARGS="--causal --seconds 10"
+	@$(BIN)/python -m benchmarks.reads $(ARGS)
 
 chaos: $(READY) ## Random faults for minutes, and a check of all that happened; ARGS="--seed 123 --minutes 5"
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)

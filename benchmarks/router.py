@@ -1,4 +1,6 @@
-"""What asking the router costs per query: ours, beside one that only names an alias. Needs no cluster.
+"""What asking the router costs per query: ours, beside the least there could be. Needs no cluster.
+
+For Django that is a router which only names an alias, for SQLAlchemy the hook of its own ``Session``.
 
 ``python -m benchmarks.router`` prints microseconds, the best of several rounds: what the machine does beside is no
 part of it.
@@ -39,6 +41,51 @@ def cost(call: Callable[[], object]) -> float:
     return min(timeit.repeat(call, number=CALLS, repeat=ROUNDS)) / CALLS * 1e6
 
 
+def show(name: str, call: Callable[[], object]) -> None:
+    """Print the cost of one call."""
+    print(f"{cost(call):6.2f} us  {name}")
+
+
+def sqlalchemy_session() -> None:
+    """Print what SQLAlchemy's sessions take to say where a statement goes."""
+    # Only after Django's: neither framework's figures depend on the other's imports.
+    from sqlalchemy import Integer, create_engine, inspect, select  # noqa: PLC0415
+    from sqlalchemy.orm import DeclarativeBase, Session, mapped_column  # noqa: PLC0415
+
+    from sqlalchemy_dialect import RoutingSession, writer_and_reader  # noqa: PLC0415
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Account(Base):
+        __tablename__ = "account"
+        id = mapped_column(Integer, primary_key=True)
+
+    # In a transaction there is a connection: any engine has one, and the session asks it nothing.
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    engines = writer_and_reader("postgresql+patroni://app@/app?patroni_urls=http://127.0.0.1:9")
+    mapper, statement = inspect(Account), select(Account).where(Account.id == 1)
+    told: dict[str, Any] = {"patroni_options": {}}  # what execute() hands on
+    beginning = RoutingSession(engines.writer, reader=engines.reader)
+    with Session(engine) as stock, RoutingSession(engine) as writing, RoutingSession(engine, read_only=True) as reading:
+        show("Session.get_bind", lambda: stock.get_bind(mapper, clause=statement))
+        show(
+            "RoutingSession.get_bind, a transaction begins",
+            lambda: beginning.get_bind(mapper, clause=statement, **told),
+        )
+        for session in (stock, writing, reading):
+            session.execute(statement)
+        show("Session.get_bind in a transaction", lambda: stock.get_bind(mapper, clause=statement))
+        show(
+            "RoutingSession.get_bind in one that may write", lambda: writing.get_bind(mapper, clause=statement, **told)
+        )
+        show(
+            "RoutingSession.get_bind in one that only reads", lambda: reading.get_bind(mapper, clause=statement, **told)
+        )
+    engine.dispose()
+
+
 def main() -> None:
     """Print the figures."""
     settings.configure(
@@ -68,13 +115,14 @@ def main() -> None:
         f"kind_of() a query of {len(statement)} characters": lambda: kind_of(statement),
     }
     for name, call in lines.items():
-        print(f"{cost(call):6.2f} us  {name}")
+        show(name, call)
     with consistency("causal"):
-        print(f"{cost(lambda: ours.db_for_read(ContentType)):6.2f} us  db_for_read in a request, nothing written")
+        show("db_for_read in a request, nothing written", lambda: ours.db_for_read(ContentType))
         ours.db_for_write(ContentType)
-        print(f"{cost(lambda: ours.db_for_read(ContentType)):6.2f} us  db_for_read in a request after a write")
+        show("db_for_read in a request after a write", lambda: ours.db_for_read(ContentType))
     with use_primary():
-        print(f"{cost(lambda: ours.db_for_read(ContentType)):6.2f} us  db_for_read within use_primary()")
+        show("db_for_read within use_primary()", lambda: ours.db_for_read(ContentType))
+    sqlalchemy_session()
 
 
 if __name__ == "__main__":
