@@ -256,16 +256,23 @@ def why_unusable(
 
 
 def _why_misplaced(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
-    moved = stamp.generation != snapshot.generation
-    # Readers that took refuge on the primary leave it a few at a time (:mod:`patroni_db.balance`): a replica that has
-    # just started should not get them all at once.
-    stays = may_serve if config.target is Target.REPLICA_PREFERRED else still_right
-    # Lag does not move the generation.
-    if (moved or config.max_lag is not None) and not stays(stamp, config, snapshot):
+    if stamp.generation == snapshot.generation:
+        return _why_behind(stamp, config, snapshot)
+    if not still_right(stamp, config, snapshot):
         return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
-    if moved and stamp.member in snapshot.silent:
+    if stamp.member in snapshot.silent:
         return f"{stamp.member} does not answer"
-    failing = moved and not config.target.writes and stamp.member in snapshot.failing
+    failing = not config.target.writes and stamp.member in snapshot.failing
     if failing and _others_serve(stamp, config, snapshot):
         return f"reads fail on {stamp.member}"
     return None
+
+
+def _why_behind(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
+    """Look at what does not move the generation: lag."""
+    if config.max_lag is None or stamp.member is None:
+        return None
+    member = snapshot.topology.member(stamp.member)
+    if member is None or member.is_leader or (member.lag is not None and member.lag <= config.max_lag):
+        return None
+    return f"{stamp.member} lags by {'an unknown number of' if member.lag is None else member.lag} bytes"

@@ -146,8 +146,9 @@ class LiveConnections:
 
 def purpose_of(config: PatroniConfig) -> Hashable:
     """Return what two configs must have in common for their connections to be shared among the same members."""
-    tags = tuple(tuple(sorted(wanted.items())) for wanted in config.tags)
-    return config.target, config.max_lag, tags
+    if not config.tags:  # asked for each time that a connection is handed out
+        return config.target, config.max_lag
+    return config.target, config.max_lag, tuple(tuple(sorted(wanted.items())) for wanted in config.tags)
 
 
 def must_end(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:

@@ -149,7 +149,7 @@ def test_a_connection_leaves_a_replica_that_falls_behind() -> None:
     assert stage.why(stamp, max_lag=100) is None
     stage.look(CALM, n2={"replay_lag": 101, "lag": 0}, n3=near)
     assert stage.stamp("n2") == stamp, "lag does not move the generation"
-    assert stage.why(stamp, max_lag=100) == "n2 is no longer right for target replica"
+    assert stage.why(stamp, max_lag=100) == "n2 lags by 101 bytes"
     assert stage.why(stamp) is None
     stage.look(CALM, n2={"replay_lag": "unknown", "lag": 0}, n3=near)
     assert stage.why(stamp, max_lag=100) is not None
@@ -165,24 +165,44 @@ def test_a_connection_leaves_a_replica_whose_tags_match_no_more() -> None:
     assert stage.why(stamp, tags="zone=a;") is None
 
 
-def test_readers_that_took_refuge_on_the_primary_leave_it_a_few_at_a_time() -> None:
-    stage = Stage("n1:leader/running/tl1")
+def test_a_tenth_of_the_connections_is_shared_with_a_replica_that_comes() -> None:
+    stage = Stage(ALONE)
     config = PatroniConfig(urls=SEEDS, target="replica_preferred")
-    refuge = stage.stamp("n1")
+    there = stage.stamp("n2")
     connections = [Connection() for _ in range(20)]
     for connection in connections:
-        stage.discovery.live.add(connection, refuge, config)
-    assert not any(stage.discovery.gives_up(refuge, config) for _ in connections)
+        stage.discovery.live.add(connection, there, config)
+
+    def given_up() -> int:
+        return [stage.discovery.gives_up(there, config) for _ in connections].count(True)
+
+    assert given_up() == 0
     stage.clock.now += 2
-    stage.look(ALONE)
-    assert stage.why(refuge, "replica_preferred") is None
-    assert [stage.discovery.gives_up(refuge, config) for _ in connections].count(True) == 2
-    assert not stage.discovery.gives_up(stage.stamp("n2"), config)
+    stage.look(CALM)
+    assert stage.why(there, "replica_preferred") is None, "they may stay"
+    assert given_up() == 2
+    assert not stage.discovery.gives_up(stage.stamp("n3"), config)
     stage.clock.now += 2
-    assert [stage.discovery.gives_up(refuge, config) for _ in connections].count(True) == 2
-    assert not stage.discovery.gives_up(refuge, PatroniConfig(urls=SEEDS)), "never for a target that writes"
+    assert given_up() == 2
+    stage.discovery.invalidate("n3")
+    stage.clock.now += 2
+    assert given_up() == 0, "it rests"
+    assert not stage.discovery.gives_up(there, config.replace(target="primary")), "never for a target that writes"
+    other = config.replace(tags="zone=a;")
+    assert not stage.discovery.gives_up(there, other), "connections of another purpose are others' business"
     for connection in connections:
         connection.close()
+
+
+def test_readers_on_the_primary_leave_it_when_a_replica_serves() -> None:
+    stage = Stage("n1:leader/running/tl1")
+    refuge = stage.stamp("n1")
+    stage.look(ALONE)
+    assert stage.why(refuge, "replica_preferred") == "n1 is no longer right for target replica_preferred"
+    bad = Stage(ALONE)
+    refuge = bad.stamp("n1")
+    bad.distrust("n2")
+    assert bad.why(refuge, "replica_preferred") is None, "the replica rests"
 
 
 def test_a_replica_that_was_started_again_does_not_rest_for_having_been_down() -> None:
