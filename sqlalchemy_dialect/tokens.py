@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
@@ -23,15 +23,22 @@ __all__ = ["standing_on", "token_after_commit"]
 
 logger = logging.getLogger("patroni_db.sqlalchemy")
 
+# In the record's ``info``, which SQLAlchemy clears when the connection is replaced: what it is known to show.
+_SHOWN: Final = "patroni_db_shown"
+
 
 def standing_on(connection: Connection, token: CausalToken) -> Standing:
     """Return whether the server behind `connection`, which is in no transaction, shows what `token` stands for.
 
-    It waits for up to ``patroni_causal_wait``. A server that cannot be asked counts as one that is behind.
+    It is asked once for each connection and token, and waited for up to ``patroni_causal_wait``. A server that cannot
+    be asked counts as one that is behind.
     """
     events, mark = events_of(connection.engine), mark_of(connection.connection)
     if events is None or mark is None:
         return Standing.BEHIND
+    shown: CausalToken | None = connection.info.get(_SHOWN)
+    if shown is not None and token.later(shown) == shown:
+        return Standing.REACHED  # a replica never goes back
     discovery, wait = events.discovery, events.config.causal_wait
 
     async def ask(driver_connection: Any) -> Standing:
@@ -46,6 +53,8 @@ def standing_on(connection: Connection, token: CausalToken) -> Standing:
         connection.invalidate(exc)
         discovery.invalidate(mark.stamp.member, mark.stamp.address)
         return Standing.BEHIND
+    if standing is Standing.REACHED:
+        connection.info[_SHOWN] = token
     return standing
 
 

@@ -13,8 +13,9 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from patroni_db.causal import CausalToken
+from patroni_db.causal import CausalToken, Standing
 from patroni_db.causal_context import causal_context, observe, observed
+from patroni_db.causal_reads import has_caught_up
 from sqlalchemy_dialect import (
     AsyncRoutingSession,
     CausalASGIMiddleware,
@@ -78,6 +79,25 @@ def engines(cluster: LocalCluster) -> Iterator[Engines]:
     for engine in pair:
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a queue pool
         engine.dispose()
+
+
+def test_a_replica_is_asked_once_for_each_token(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[CausalToken] = []
+
+    def counted(discovery: Any, connection: Any, stamp: Any, token: CausalToken, wait: float) -> Standing:
+        asked.append(token)
+        return has_caught_up(discovery, connection, stamp, token, wait)
+
+    monkeypatch.setattr("sqlalchemy_dialect.tokens.has_caught_up", counted)
+    with causal_context():
+        for number in (1, 2):
+            with engines.writing() as connection:
+                connection.execute(INSERT)
+            for _ in range(5):
+                with engines.reading() as connection:
+                    assert connection.scalar(COUNT) == number
+    assert len(set(asked)) == 2
+    assert len(asked) <= 4  # a connection may be replaced in between, to balance the readers
 
 
 def test_what_was_written_is_seen_where_it_has_to_be(cluster: LocalCluster, engines: Engines) -> None:
