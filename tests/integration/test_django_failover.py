@@ -494,6 +494,7 @@ def test_a_server_side_cursor_is_not_broken_by_other_statements(cluster: LocalCl
         assert [number for chunk in seen for (number,) in chunk] == list(range(1, 1001))
 
 
+@pytest.mark.thorough  # as the demonstration, which is tested too
 def test_under_load_nothing_is_lost_or_doubled(cluster: LocalCluster, table: str) -> None:
     replicate_synchronously(cluster)
     acknowledged: Counter[str] = Counter()

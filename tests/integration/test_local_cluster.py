@@ -448,6 +448,7 @@ def _command(*arguments: str, environment: dict[str, str]) -> subprocess.Complet
     )
 
 
+@pytest.mark.thorough
 def test_the_command_line_makes_faults_in_a_detached_cluster() -> None:
     with _public_folder() as folder, _public_folder() as names:
         names.chmod(0o700)

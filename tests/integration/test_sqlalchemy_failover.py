@@ -174,6 +174,7 @@ def test_a_statement_in_flight_is_reported_and_not_repeated(
     assert at_once({kind: lambda c=c: c.query(WHERE) for kind, c in writers.items()}) == dict.fromkeys(KINDS, leader)  # type: ignore[misc]
 
 
+@pytest.mark.thorough  # test_exactly_once does it with transactions that run again
 def test_writers_go_on_through_two_failovers(cluster: LocalCluster, table: str, writers: dict[str, Client]) -> None:
     """Every acknowledged write is there once, one that failed at most once, and only those in flight fail."""
     replicate_synchronously(cluster)
