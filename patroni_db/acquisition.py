@@ -19,6 +19,7 @@ from patroni_db.bounded import call_within
 from patroni_db.connections import Stamp, driver_of, holds_role, may_serve, still_right
 from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError, NoServerError
 from patroni_db.faults import Fault, classify, is_refusal, sqlstate_of
+from patroni_db.forking import no_fork
 from patroni_db.gate import Admission
 from patroni_db.ping import accepts_connections
 from patroni_db.selection import Target, candidates
@@ -414,7 +415,8 @@ def _reach(
     connect: Callable[[Attempt], C],
 ) -> tuple[C, bool]:
     """Connect; return the connection and whether the server proved its role."""
-    connection = connect(attempt)
+    with no_fork():
+        connection = connect(attempt)
     try:
         return connection, _proves_role(discovery, config, search, attempt, connection)
     except BaseException as exc:

@@ -16,6 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from patroni_db.forking import no_fork
+
 if TYPE_CHECKING:
     import socket
 
@@ -34,11 +36,19 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 class _Connection(HTTPConnection):
+    def connect(self) -> None:
+        with no_fork():
+            super().connect()
+
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 has it, which typeshed does not know
         return _with_deadline(self, super().getresponse)
 
 
 class _TLSConnection(HTTPSConnection):
+    def connect(self) -> None:
+        with no_fork():
+            super().connect()
+
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 has it, which typeshed does not know
         return _with_deadline(self, super().getresponse)
 

@@ -23,6 +23,7 @@ from patroni_db.apis import Apis
 from patroni_db.balance import Balance
 from patroni_db.errors import DiscoveryError, NoPrimaryError
 from patroni_db.faults import READING_FAULTS
+from patroni_db.forking import no_fork
 from patroni_db.gate import PrimaryGate
 from patroni_db.lineage import Lineage
 from patroni_db.live import LiveConnections, purpose_of
@@ -766,7 +767,8 @@ class Discovery:
 
 def _patroni_client(config: PatroniConfig) -> PatroniClient:
     # requests takes a quarter of a second to import: only those wait who ask an API.
-    from patroni_db.client import PatroniClient  # noqa: PLC0415
+    with no_fork():
+        from patroni_db.client import PatroniClient  # noqa: PLC0415
 
     return PatroniClient(config)
 

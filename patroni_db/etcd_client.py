@@ -30,6 +30,7 @@ from patroni_db.etcd_messages import (
     range_request,
     watch_request,
 )
+from patroni_db.forking import no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -140,7 +141,8 @@ class EtcdClient:
             response_class = functools.partial(DeadlineResponse, deadline=deadline)
             connection.response_class = response_class  # type: ignore[assignment]  # only ever called
             with contextlib.closing(connection):
-                connection.connect()
+                with no_fork():
+                    connection.connect()
                 with self._stop.interrupting(connection.sock):
                     connection.request("POST", urlsplit(url).path + path, request, headers)
                     response = cast("DeadlineResponse", connection.getresponse())

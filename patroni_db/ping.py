@@ -11,6 +11,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from patroni_db.forking import no_fork
+
 if TYPE_CHECKING:
     from patroni_db.topology import Address
 
@@ -64,7 +66,9 @@ def _answer(address: Address, request: bytes, size: int, patience: float) -> byt
     """
     deadline = time.monotonic() + patience
     answer = b""
-    with socket.create_connection((address.host, address.port), patience) as connection:
+    with no_fork():
+        connection = socket.create_connection((address.host, address.port), patience)
+    with connection:
         connection.sendall(request)
         while len(answer) < size:
             connection.settimeout(max(0.01, deadline - time.monotonic()))
