@@ -1,6 +1,6 @@
 """No fork while a thread of ours holds a lock that nobody can let go of in the child.
 
-The C library holds locks while it resolves a name, libraries while they connect, and Python while it imports a module. A
+The C library holds locks while it resolves a name, others while they connect, and Python while it imports a module. A
 child that another thread forks in such a moment has these locks as they were, held by a thread that it does not have,
 and hangs for ever when it needs one. (Measured: of 500 children, forked while three threads connected all the time, one
 hung in the import before the first look at the cluster and one in resolving a name.) So a fork waits until they are
