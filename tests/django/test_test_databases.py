@@ -141,8 +141,15 @@ def scratch(tmp_path: Path, patroni_cluster: LocalCluster) -> Any:
     return manage
 
 
-@pytest.mark.parametrize("settings", [{}, {"OPTIONS": {"pool": True}}], ids=["plain", "pool"])
-@pytest.mark.parametrize("words", [(), ("--parallel", "2")], ids=["serial", "parallel"])
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        pytest.param((), {}, id="serial-plain"),
+        pytest.param(("--parallel", "2"), {"OPTIONS": {"pool": True}}, id="parallel-pool"),
+        pytest.param((), {"OPTIONS": {"pool": True}}, id="serial-pool", marks=pytest.mark.thorough),
+        pytest.param(("--parallel", "2"), {}, id="parallel-plain", marks=pytest.mark.thorough),
+    ],
+)
 def test_djangos_own_test_runner(scratch: Any, patroni_cluster: LocalCluster, words: Any, settings: Any) -> None:
     told = scratch("test", "--noinput", *words, **settings)
     assert "Ran 3 tests" in told

@@ -178,6 +178,7 @@ def test_status_refuses_another_cluster(program: Program, healthy_patroni_cluste
     assert f"is an API of cluster '{healthy_patroni_cluster.scope}', not of 'another'" in result.stderr
 
 
+@pytest.mark.thorough
 def test_status_does_not_believe_in_a_dead_leader(program: Program, healthy_patroni_cluster: LocalCluster) -> None:
     leader = healthy_patroni_cluster.freeze()  # its key stays for the whole ttl
     try:
@@ -194,6 +195,7 @@ def test_status_does_not_believe_in_a_dead_leader(program: Program, healthy_patr
     assert "no answer" not in believing.stdout
 
 
+@pytest.mark.thorough
 def test_status_tells_of_maintenance_mode(program: Program, healthy_patroni_cluster: LocalCluster) -> None:
     healthy_patroni_cluster.pause()
     try:
@@ -335,6 +337,7 @@ def test_wait_ends_when_the_new_primary_is_up(program: Program, healthy_patroni_
         assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
 
 
+@pytest.mark.thorough
 def test_wait_can_be_interrupted(program: Program) -> None:
     with Terminal(program, "wait", "--for", "9-replicas") as terminal:
         terminal.read_until(lambda output: "2 of 9 replicas" in output)
@@ -359,6 +362,7 @@ def test_watch_tells_of_a_switchover(program: Program, healthy_patroni_cluster: 
         assert process.stderr.read() == ""
 
 
+@pytest.mark.thorough
 def test_watch_as_json_gives_a_line_for_each_change(program: Program, healthy_patroni_cluster: LocalCluster) -> None:
     with program.running("watch", "--interval", "0.2", "--json") as process:
         first = json.loads(_wait_line(process, lambda _: True))
@@ -372,6 +376,7 @@ def test_watch_as_json_gives_a_line_for_each_change(program: Program, healthy_pa
     assert json.loads(line)["cluster"]["paused"] is True
 
 
+@pytest.mark.thorough
 def test_watch_keeps_the_last_view_while_no_api_answers(
     program: Program, healthy_patroni_cluster: LocalCluster
 ) -> None:

@@ -37,6 +37,7 @@ def _environment() -> dict[str, str]:
 
 
 class TestDemo:
+    @pytest.mark.thorough
     def test_loses_nothing_through_both_faults(self, tmp_path: Path) -> None:
         figures = tmp_path / "figures.json"
         command = [*DEMO, "--seconds", "1.5", "--json", str(figures)]

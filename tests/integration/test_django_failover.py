@@ -254,6 +254,7 @@ def test_reads_go_to_replicas_and_move_on_when_one_dies(cluster: LocalCluster, w
             assert host != host_of(cluster, dead)
 
 
+@pytest.mark.thorough
 def test_reads_fall_back_to_the_primary(cluster: LocalCluster) -> None:
     replicas = [node.name for node in cluster.nodes if node.name != cluster.leader]
     with project(cluster, CONN_MAX_AGE=None) as aliases:

@@ -395,6 +395,7 @@ def test_an_endpoint_that_swallows_everything_is_left_for_another(etcd: Etcd, re
         listener.hears("n2")
 
 
+@pytest.mark.thorough
 def test_a_member_that_lost_the_others_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It would keep silent for as long as it is alone."""
     folders = [tmp_path / name for name in ("a", "b", "c")]
@@ -606,6 +607,7 @@ def test_a_statement_that_hangs_at_a_frozen_primary_is_ended(
         assert leader_of(discovery) != stamp.member
 
 
+@pytest.mark.thorough
 def test_heartbeats_of_the_leader_make_no_looks(cluster: LocalCluster, caplog: pytest.LogCaptureFixture) -> None:
     with contextlib.closing(watching(cluster, caplog)) as discovery:
         until(lambda: discovery.failure is None)
@@ -614,6 +616,7 @@ def test_heartbeats_of_the_leader_make_no_looks(cluster: LocalCluster, caplog: p
         assert discovery._looks <= looks + 1
 
 
+@pytest.mark.thorough
 def test_an_outage_of_etcd_fails_nothing_and_the_watch_returns(
     cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:

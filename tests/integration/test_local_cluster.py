@@ -96,6 +96,7 @@ class TestShared:
         cluster.wait_until_streaming()
         assert ask(cluster, "SELECT pg_is_in_recovery()", old) is True
 
+    @pytest.mark.thorough
     def test_killed_postgres_restarts_in_place_when_configured(self, cluster: LocalCluster) -> None:
         cluster.patch_config({"primary_start_timeout": 300})
         leader = cluster.leader
@@ -120,6 +121,7 @@ class TestShared:
         eventually(restarted, "PostgreSQL to be back")
         assert cluster.wait_for_leader() == leader
 
+    @pytest.mark.thorough
     def test_killed_node_is_gone_until_it_is_started(self, cluster: LocalCluster) -> None:
         old = cluster.kill_node()
         gone = next(status for status in cluster.status() if status.name == old)
@@ -141,6 +143,7 @@ class TestShared:
         with pytest.raises(ClusterError, match="n1 is running already"):
             cluster.start_node("n1")
 
+    @pytest.mark.thorough
     def test_frozen_node_accepts_and_never_answers(self, cluster: LocalCluster) -> None:
         leader = cluster.leader
         assert leader is not None
@@ -175,6 +178,7 @@ class TestShared:
         cluster.thaw(name)
         eventually(lambda: get_json((node.host, node.api_port), "/patroni", timeout=1), "the API to answer again")
 
+    @pytest.mark.thorough
     def test_without_etcd_there_is_no_primary(self, cluster: LocalCluster) -> None:
         old = cluster.leader
         assert old is not None
@@ -191,6 +195,7 @@ class TestShared:
         cluster.start_etcd()
         assert ask(cluster, "SELECT pg_is_in_recovery()", cluster.wait_for_leader()) is False
 
+    @pytest.mark.thorough
     def test_pause_is_seen_by_every_node(self, cluster: LocalCluster) -> None:
         cluster.pause()
         views = [get_json((node.host, node.api_port), "/patroni") or {} for node in cluster.nodes]
@@ -342,6 +347,7 @@ def test_nothing_remains_after_the_owner_is_killed_while_it_starts() -> None:
         owner.assert_nothing_remains()
 
 
+@pytest.mark.thorough
 def test_nothing_remains_of_frozen_processes_though_a_forked_child_outlives_the_owner() -> None:
     script = _OWNER.replace(
         "    time.sleep(300)", "    import os\n    cluster.freeze('n1')\n    os.fork()\n    time.sleep(300)"
@@ -362,6 +368,7 @@ def test_nothing_remains_of_frozen_processes_though_a_forked_child_outlives_the_
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; without it all tests run as one")
+@pytest.mark.thorough
 def test_an_ordinary_user_can_have_a_cluster() -> None:
     setpriv = shutil.which("setpriv")
     if setpriv is None:

@@ -112,6 +112,7 @@ def test_new_reads_leave_a_frozen_replica_and_come_back(
     eventually(both_serve, "the replica to serve again")
 
 
+@pytest.mark.thorough
 def test_a_write_to_a_primary_known_to_hang_waits_and_nothing_under_way_is_ended(
     cluster: LocalCluster, discovery: Discovery, engines: Callable[..., Engine]
 ) -> None:

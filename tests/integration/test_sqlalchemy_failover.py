@@ -113,7 +113,9 @@ def _start_timeout_of(cluster: LocalCluster) -> Any:
     return (get_json((node.host, node.api_port), "/config", timeout=2.0) or {}).get("primary_start_timeout")
 
 
-@pytest.mark.parametrize("fault", [crash, restart_in_place, pytest.param(switchover, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "fault", [crash, *(pytest.param(other, marks=pytest.mark.thorough) for other in (switchover, restart_in_place))]
+)
 def test_pooled_connections_follow_without_an_error(
     cluster: LocalCluster,
     table: str,
