@@ -97,7 +97,7 @@ def test_in_an_alarm_a_leader_that_confirms_itself_wins_over_one_that_does_not()
     stage.look()
     stage.node("n1", "replica", timeline=1)
     stage.node("n2", "primary", timeline=1)
-    stage.discovery.invalidate()
+    stage.discovery.hint()
     after = "n1:replica/stopped/tlNone n2:leader/running/tl1 n3:replica/running/tl1"
     stage.answers.set({"n2": members(after)})
     stage.look(2)
@@ -121,7 +121,7 @@ def test_an_answer_that_later_ones_overtook_does_not_bring_the_former_leader_bac
         return says(base_url)
 
     monkeypatch.setattr(stage.answers, "node", node)
-    stage.discovery.invalidate()
+    stage.discovery.hint()
     stage.look(hanging=1)
     assert asked.wait(10)
     stage.node("n1", "replica", timeline=1)
