@@ -35,10 +35,10 @@ demo: $(READY) ## Applications write through a switchover and a crash on a real 
 	@$(BIN)/patroni-db demo
 
 test: $(READY) ## Run the tests, most of them on a real cluster
-	@$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not thorough" $(SUITES)
+	@$(BIN)/pytest --numprocesses 3 --dist worksteal -m "not thorough" $(SUITES)
 
 test-all: $(READY) ## Run also further drivers, faults and moments of what those tests show
-	@$(BIN)/pytest --numprocesses 2 --dist worksteal $(SUITES)
+	@$(BIN)/pytest --numprocesses 3 --dist worksteal $(SUITES)
 
 lint: $(READY) ## Check style and format
 	@$(BIN)/ruff check .
