@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -71,8 +73,8 @@ _CONNECTS: Final = 3
 _READS_SENT_AGAIN: Final = 2
 # Seconds for finding out what became of a COMMIT, even when the deadline of the work has come.
 _LEAST_FOR_AN_ANSWER: Final = 2.0
-# A statement on its own that begins so is taken to change nothing, when work is about to run again.
-_READS: Final = ("SELECT", "SHOW", "SET", "BEGIN", "EXPLAIN", "FETCH", "DECLARE", "CLOSE")
+# Seconds for which a look at the socket holds: Django looks when it makes a cursor, and executes on it at once.
+_LOOK_HOLDS: Final = 0.0002
 
 
 class PatroniMixin(CausalMixin, _Base):
@@ -97,6 +99,7 @@ class PatroniMixin(CausalMixin, _Base):
         self._is_for_reading = False
         self._has_written = False
         self._usual_isolation: tuple[IsolationLevel | None] | None = None
+        self._looked_at = -math.inf
         super().__init__(*args, **kwargs)
         # The first one is the outermost: wrappers of the user's run again with the statement.
         self.execute_wrappers.append(self._execute_through_faults)
@@ -234,17 +237,17 @@ class PatroniMixin(CausalMixin, _Base):
         """
         if self.connection is not None and self._has_routing_moved():
             self._close_if_unusable()
-        if self.connection is not None and self._is_persistent() and self._is_alone():
+        if self._is_for_reading and self.connection is not None:
             self._give_up_if_crowded()
         super().close_if_unusable_or_obsolete()
 
-    def _is_persistent(self) -> bool:
-        return not self.pool and self.settings_dict.get("CONN_MAX_AGE") != 0
-
     def _give_up_if_crowded(self) -> None:
-        """Close a connection whose server has more than its share of them."""
+        """Close a persistent connection whose server has more than its share of them."""
         stamp, config, discovery = self._stamp, self._config, self._discovery
-        if stamp is not None and config is not None and discovery is not None and discovery.gives_up(stamp, config):
+        if stamp is None or config is None or discovery is None or not self._is_alone():
+            return
+        is_persistent = not self.pool and self.settings_dict.get("CONN_MAX_AGE") != 0
+        if is_persistent and discovery.gives_up(stamp, config):
             logger.info("connection of %r leaves %s to others", self.alias, stamp.member)
             self._discard()
 
@@ -264,6 +267,7 @@ class PatroniMixin(CausalMixin, _Base):
         connection, snapshot = self.connection, discovery.snapshot
         why = why_unusable(driver, connection, stamp, config, snapshot)
         if why is None:
+            self._looked_at = discovery.clock()
             if snapshot is not None and stamp.generation != snapshot.generation:
                 self._stamp = stamp.renewed(snapshot.generation)
             return
@@ -404,12 +408,13 @@ class PatroniMixin(CausalMixin, _Base):
         One of Django's execute wrappers. Whatever cannot be repeated without a doubt is reported, unchanged.
         """
         kind = self._admitted(sql)
-        self._keep_promise()
-        tries = _Tries()
+        tries = None
         while True:
+            if self._promised is not None:
+                self._keep_promise()
             alone = self._is_alone()
             ends = not alone and isinstance(sql, str) and ends_transaction(sql)
-            lost_before = (alone or ends) and is_lost(self.connection)
+            lost_before = (alone or ends) and self._is_lost()
             try:
                 result = execute(sql, params, many, context)
             except Error as exc:
@@ -418,6 +423,7 @@ class PatroniMixin(CausalMixin, _Base):
                     raise
                 in_doubt = is_in_doubt(exc, lost=bool(self.connection.closed), lost_before=lost_before)
                 unknown = in_doubt and self._stands_by() is not True
+                tries = tries or _Tries()
                 again = alone and self._executes_again(
                     fault, tries, in_doubt=in_doubt, lost_before=lost_before, many=many
                 )
@@ -429,12 +435,16 @@ class PatroniMixin(CausalMixin, _Base):
                     raise
                 logger.info("statement of %r runs again on another server: %s", self.alias, exc)
             else:
-                if ends or (alone and not _reads(sql) and self._stands_by() is not True):
+                if ends or (alone and kind is not StatementKind.READ and self._stands_by() is not True):
                     note_change(self.alias)
                 self._note_executed(kind, settled=alone or ends)
                 return result
             self._renew(context["cursor"])
-            self._keep_promise()
+
+    def _is_lost(self) -> bool:
+        """Return whether the connection was lost before the statement that is about to be sent."""
+        clock = self._discovery.clock if self._discovery is not None else time.monotonic
+        return clock() - self._looked_at > _LOOK_HOLDS and is_lost(self.connection)
 
     def _admitted(self, sql: Any) -> StatementKind:
         """Return what a statement does.
@@ -645,10 +655,6 @@ class _Tries:
         self.deadline: float | None = None
 
 
-def _reads(sql: Any) -> bool:
-    return isinstance(sql, str) and sql[:32].lstrip().upper().startswith(_READS)
-
-
 class _ErrorWrapper(DatabaseErrorWrapper):
     """Where all of the driver's errors pass: from connecting, executing, fetching and committing."""
 
@@ -658,7 +664,9 @@ class _ErrorWrapper(DatabaseErrorWrapper):
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Note an error of the driver, and raise it as Django's."""
-        if exc_value is not None and isinstance(exc_value, self.wrapper.Database.Error):
+        if exc_value is None:
+            return
+        if isinstance(exc_value, self.wrapper.Database.Error):
             connection = self.wrapper.connection
             self.wrapper._distrust(exc_value)  # noqa: SLF001 - the same concept
             note_failure(exc_value, connected=connection is not None, lost=bool(connection and connection.closed))

@@ -8,6 +8,7 @@ committed locally, but might not have been replicated to the standby", its docum
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from patroni_db.faults import Fault, classify, sqlstate_of
@@ -47,5 +48,10 @@ def ends_transaction(sql: str) -> bool:
 
     :param sql: the statement; comments in front of it are not looked through
     """
-    words = " ".join(sql[:40].upper().replace(";", " ").split())
+    return _begins_with_end(sql[:40])
+
+
+@functools.lru_cache(maxsize=1024)  # asked before each statement of a transaction, and these are few
+def _begins_with_end(beginning: str) -> bool:
+    words = " ".join(beginning.upper().replace(";", " ").split())
     return any(words == end or words.startswith(f"{end} ") for end in _ENDS)

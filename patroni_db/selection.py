@@ -40,7 +40,9 @@ class Target(enum.StrEnum):
     @property
     def in_hot_standby(self) -> bool | None:
         """The ``in_hot_standby`` a server must report: False, True, or None when either will do."""
-        return {Target.PRIMARY: False, Target.REPLICA: True}.get(self)
+        if self is Target.PRIMARY:  # asked before each use of a connection: hashing members of an Enum is slow
+            return False
+        return True if self is Target.REPLICA else None
 
 
 def candidates(
