@@ -91,6 +91,12 @@ class PageTests(ShopTestCase):
         self.assertContains(answer, "62.00")
         self.assertContains(self.client.get(reverse("orders")), "Ada &lt;3")
 
+    def test_the_newest_order_comes_first(self) -> None:
+        """Also on the page, which adds up each order's pieces."""
+        placed = [place_order(customer, {self.lens.pk: 1}) for customer in ("Ada", "Grace", "Mary")]
+        shown = self.client.get(reverse("orders")).context["orders"]
+        self.assertEqual([order.pk for order in shown], [order.pk for order in reversed(placed)])
+
     def test_too_much_is_refused_with_words(self) -> None:
         """The form comes back."""
         answer = self.order(quantity=4)

@@ -51,7 +51,9 @@ def order_detail(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _page(request: HttpRequest, form: OrderForm, status: int = 200) -> HttpResponse:
-    orders = list(Order.objects.annotate(pieces=Sum("lines__quantity"))[:_SHOWN])
+    # Django leaves out a model's ordering where it groups.
+    newest = Order.objects.annotate(pieces=Sum("lines__quantity")).order_by("-placed_at", "-pk")
+    orders = list(newest[:_SHOWN])
     context = {"orders": orders, "products": list(Product.objects.all()), "form": form, "reader": _reader()}
     return render(request, "orders/list.html", context, status=status)
 
