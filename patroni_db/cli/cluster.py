@@ -6,6 +6,7 @@ Errors are the library's own; the command's root turns them into messages and ex
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,12 +89,18 @@ def _print_description(description: Mapping[str, Any]) -> None:
     # Plain lines, never wrapped: they are made to be copied.
     for label, value in (
         ("REST API", f"export PATRONI_API_URL={','.join(description['patroni_urls'])}"),
+        ("login", " ".join(("export", *_login(description)))),
         ("psql", f"psql '{description['libpq']}'"),
         ("SQLAlchemy", description["sqlalchemy"]),
         ("superuser", f"{description['superuser']}, password {description['superuser_password']}"),
         ("files", description["directory"]),
     ):
         click.echo(f"{click.style(f'{label:<11}', bold=True)} {value}")
+
+
+def _login(description: Mapping[str, Any]) -> list[str]:
+    variables = {"PGUSER": "user", "PGDATABASE": "dbname", "PGPASSWORD": "password"}
+    return [f"{variable}={shlex.quote(description[key])}" for variable, key in variables.items()]
 
 
 @click.group(epilog=_EPILOG)
