@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
-    from patroni_db.discovery import Discovery, Snapshot, discovery_for
+    from patroni_db.discovery import Discovery, discovery_for
     from patroni_db.errors import (
         CommitOutcomeUnknown,
         ConfigError,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         PatroniError,
     )
     from patroni_db.selection import Target
+    from patroni_db.snapshot import Snapshot
     from patroni_db.topology import Address, Member, Role, Topology
 
 __version__ = "0.1.0"
@@ -59,7 +60,7 @@ _HOMES = {
     "PatroniConfig": "config",
     "PatroniError": "errors",
     "Role": "topology",
-    "Snapshot": "discovery",
+    "Snapshot": "snapshot",
     "Target": "selection",
     "Topology": "topology",
     "discovery_for": "discovery",

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
     from patroni_db.client import NodeStatus
     from patroni_db.config import PatroniConfig
-    from patroni_db.discovery import Discovery, Snapshot
+    from patroni_db.discovery import Discovery
     from patroni_db.signals import Waiter
+    from patroni_db.snapshot import Snapshot
     from patroni_db.topology import Address
 
 __all__ = ["Acquisition", "Attempt", "Pause", "WrongRoleError", "acquire", "acquire_async", "knocking_pause"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patroni_db.config import PatroniConfig
-    from patroni_db.discovery import Snapshot
+    from patroni_db.snapshot import Snapshot
     from patroni_db.topology import Address, Member
 
 __all__ = [

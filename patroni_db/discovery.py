@@ -33,6 +33,7 @@ from patroni_db.push import LeaderPush, push_for
 from patroni_db.quarantine import Quarantine
 from patroni_db.selection import Target, candidates, first_rank
 from patroni_db.signals import Signal
+from patroni_db.snapshot import Snapshot
 from patroni_db.suspects import Suspects
 from patroni_db.views import View, best_view, confirmed_leaders
 from patroni_db.watcher import Watcher
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from patroni_db.faults import Fault
     from patroni_db.topology import Address, Member, Topology
 
-__all__ = ["Discovery", "Snapshot", "discovery_for"]
+__all__ = ["Discovery", "discovery_for"]
 
 T = TypeVar("T")
 
@@ -70,42 +71,6 @@ _LEADERS_SILENCES: Final = 2
 # Only a view that is older than Patroni's default ttl may be replaced by one of an earlier timeline.
 _TIMELINE_MEMORY: Final = 30.0
 _JITTER: Final = 0.1
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The cluster as last seen. Immutable; compare `generation` to learn whether routing moved.
-
-    :param topology: the view
-    :param generation: moves when routing does (leader, timeline, an address, who serves reads, tags), when a member's
-        quarantine ends, or begins because reads failed, and when one hangs or answers again
-    :param source: the URL that gave the view
-    :param seen_at: when it was last confirmed, in seconds of the discovery's clock
-    :param timeline: the highest timeline a leader was seen on
-    :param book: which addresses to connect to
-    :param silent: names of members whose servers hang
-    :param failing: names of members in quarantine because reads failed on them
-    """
-
-    topology: Topology
-    generation: int
-    source: str
-    seen_at: float
-    timeline: int
-    book: AddressBook
-    silent: frozenset[str] = frozenset()
-    failing: frozenset[str] = frozenset()
-
-    def address_of(self, member: Member) -> Address | None:
-        """Return where to connect to `member` from here, None when it has no allowed address."""
-        return self.book.address_of(member)
-
-    @property
-    def primary(self) -> tuple[Member, Address] | None:
-        """The primary that Patroni names and its reachable address; None while there is none."""
-        member = self.topology.primary
-        address = self.address_of(member) if member else None
-        return (member, address) if member and address else None
 
 
 class Discovery:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from patroni_db.config import PatroniConfig
     from patroni_db.connections import Stamp
-    from patroni_db.discovery import Snapshot
+    from patroni_db.snapshot import Snapshot
     from patroni_db.topology import Address
 
 __all__ = ["LiveConnections", "must_end", "purpose_of"]

@@ -15,7 +15,8 @@ from patroni_db.topology import Address
 from tests.spec.replay import Answers, Clock, discovery_of, members, route_of, wait_for_flights
 
 if TYPE_CHECKING:
-    from patroni_db.discovery import Discovery, Snapshot
+    from patroni_db.discovery import Discovery
+    from patroni_db.snapshot import Snapshot
 
 IDENTITY = "7000000000000000001"
 CALM = "n1:leader/running/tl1 n2:replica/streaming/tl1 n3:replica/streaming/tl1"

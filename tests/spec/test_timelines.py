@@ -11,7 +11,7 @@ import pytest
 from tests.spec.replay import HERE, Answers, Clock, Route, discovery_of, replay, route_of
 
 if TYPE_CHECKING:
-    from patroni_db.discovery import Snapshot
+    from patroni_db.snapshot import Snapshot
 
 TIMELINES = HERE / "timelines"
 

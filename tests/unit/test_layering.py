@@ -17,19 +17,25 @@ if TYPE_CHECKING:
 
 PACKAGES = ("patroni_db", "django_backend", "sqlalchemy_dialect")
 
-# Decisions, apart from what carries them out. `gate` and `signals` synchronize threads, `libpq` only names parameters.
+# Decisions, apart from what carries them out. `balance`, `gate` and `signals` synchronize threads, `libpq` only names
+# parameters.
 PURE = (
+    "balance",
+    "causal",
     "config",
     "errors",
     "etcd_messages",
     "faults",
     "gate",
     "libpq",
+    "lineage",
     "markers",
     "network",
     "outcome",
+    "quarantine",
     "selection",
     "signals",
+    "snapshot",
     "statements",
     "time_limit",
     "topology",
