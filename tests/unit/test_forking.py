@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from patroni_db import forking
 from patroni_db.forking import no_fork
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here"),
@@ -68,3 +72,55 @@ def test_connections_are_made_again_after_a_fork() -> None:
     assert exit_code_of_a_child() == 0
     with no_fork():
         pass
+
+
+def test_a_fork_finds_its_moment_while_connections_are_made_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forking, "_LONGEST", 30.0)
+    connecting: set[int] = set()
+    stop, all_begun = threading.Event(), threading.Barrier(4)
+
+    def connect_again_and_again(number: int) -> None:
+        all_begun.wait()
+        while not stop.is_set():
+            with no_fork():
+                connecting.add(number)
+                threading.Event().wait(0.01)
+                connecting.discard(number)
+
+    threads = [threading.Thread(target=connect_again_and_again, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    all_begun.wait()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                os._exit(len(connecting))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_fork_waits_until_a_thread_that_made_a_connection_has_ended_for_the_kernel_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(forking, "_THREADS", str(tmp_path))
+    monkeypatch.setattr(forking, "_LONGEST", 30.0)
+    known: list[Path] = []
+
+    def make() -> None:
+        known.append(tmp_path / str(threading.get_native_id()))
+        known[0].touch()
+        with no_fork():
+            pass
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    end = threading.Timer(0.2, known[0].unlink)
+    end.start()
+    assert exit_code_of_a_child() == 0
+    assert not known[0].exists()
+    end.join()
