@@ -6,8 +6,9 @@ another thread forks in such a moment has these locks as they were, held by a th
 for ever when it needs one. (Measured: of 3,700 children, forked while three threads connected all the time, each
 connection in a new thread, eight hung in OpenSSL's locks within libpq's PQconnectPoll.) So a fork waits until they are
 through, and until those of them that end have ended: a thread that goes gives back what OpenSSL keeps for it, under a
-lock, when Python has forgotten it already. What is left is a thread that comes to its end between the last look for it
-and the fork: of 200 children of a parent whose threads connected through this library all the time, one still hung.
+lock, when Python has forgotten it already. Not all is covered: of 200 children of a parent whose threads connected
+through this library all the time, one still hung in psycopg's connect, for a reason that is not known. A thread that
+comes to its end between the last look for it and the fork would explain it.
 """
 
 from __future__ import annotations
