@@ -204,7 +204,8 @@ def _nothing_sent(cluster: LocalCluster) -> Iterator[None]:
 
     A replica's ``primary_conninfo`` is no way to that: Patroni puts it right with its next loop, within a second here.
     """
-    replicated, senders = len(replicas(cluster)), []
+    replicated = len(replicas(cluster))
+    senders: list[int] = []
 
     def all_are_served() -> bool:
         senders[:] = [pid for (pid,) in admin.execute("SELECT pid FROM pg_stat_replication").fetchall()]
