@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from cachetools import TTLCache
 
 from patroni_db.errors import DiscoveryError
+from patroni_db.forking import note_end
 from patroni_db.views import View
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Apis:
             with self._lock:
                 self._flying.discard(url)
         landed(url, answer)
+        note_end()
 
     def _status(self, url: str) -> NodeStatus | None:
         try:

@@ -12,6 +12,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from patroni_db.forking import note_end
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -43,6 +45,7 @@ class _Call(Generic[T]):
             self.error = exc
         self.ended.set()
         self._let_go(late)
+        note_end()
 
     def abandon(self) -> None:
         """Have the result released, now or when it comes."""

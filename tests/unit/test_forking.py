@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patroni_db import forking
-from patroni_db.forking import no_fork
+from patroni_db.forking import no_fork, note_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,24 +103,35 @@ def test_a_fork_finds_its_moment_while_connections_are_made_all_the_time(monkeyp
             thread.join()
 
 
+@pytest.mark.parametrize("says_so", [False, True])
 def test_a_fork_waits_until_a_thread_that_made_a_connection_has_ended_for_the_kernel_too(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says_so: bool
 ) -> None:
     monkeypatch.setattr(forking, "_THREADS", str(tmp_path))
     monkeypatch.setattr(forking, "_LONGEST", 30.0)
-    known: list[Path] = []
+    entry, made, end = tmp_path / "thread", threading.Event(), threading.Event()
 
     def make() -> None:
-        known.append(tmp_path / str(threading.get_native_id()))
-        known[0].touch()
+        nonlocal entry
+        entry = tmp_path / str(threading.get_native_id())
+        entry.touch()
         with no_fork():
             pass
+        if says_so:
+            note_end()
+            made.set()
+            end.wait()  # what is left of it for Python
+        made.set()
 
     thread = threading.Thread(target=make)
     thread.start()
-    thread.join()
-    end = threading.Timer(0.2, known[0].unlink)
-    end.start()
+    made.wait()
+    if not says_so:
+        thread.join()
+    gone = threading.Timer(0.2, entry.unlink)
+    gone.start()
     assert exit_code_of_a_child() == 0
-    assert not known[0].exists()
-    end.join()
+    assert not entry.exists()
+    end.set()
+    thread.join()
+    gone.join()
