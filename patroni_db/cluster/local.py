@@ -13,7 +13,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 import weakref
 from http import HTTPStatus
@@ -39,6 +38,7 @@ from patroni_db.cluster.render import (
     patroni_config,
 )
 from patroni_db.cluster.settings import ClusterSettings
+from patroni_db.cluster.switchover import SwitchoverRequest
 from patroni_db.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ _POLL = 0.05
 _HELLO_TIMEOUT = 20.0
 _STOP_TIMEOUT = 45.0
 _SWITCHOVER_TIMEOUT = 60.0
+# Seconds for which Patroni is asked again: a standby that is late on a busy machine is no candidate for some loops.
+_CANDIDATE_TIMEOUT = 10.0
 _TAIL_LINES = 25
 _ETCD = "etcd"
 
@@ -112,39 +114,6 @@ class _Lease:
 
             for folder in self.folders:
                 sweep(folder, keep=folder == self.kept)
-
-
-class _Asked:
-    """A request to Patroni that is answered late, made in a thread of its own.
-
-    :param request: arguments of :func:`patroni_db.cluster.rest.request`
-    """
-
-    def __init__(self, *request: Any) -> None:
-        self._request = request
-        self._refusal: str | None = None
-        self._thread = threading.Thread(target=self._run, name="patroni-db-switchover", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            status, text = rest.request(*self._request, timeout=_SWITCHOVER_TIMEOUT)
-        except ConnectionRefusedError as error:
-            self._refusal = str(error)
-        except OSError:
-            return  # the node may go down in the middle of it; the leader tells
-        else:
-            if status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
-                self._refusal = f"{status}, {text.strip()}"
-
-    def raise_if_refused(self, within: float = 0.0) -> None:
-        """Raise ClusterError when Patroni has said no.
-
-        :param within: seconds to wait for its answer
-        """
-        self._thread.join(within)
-        if self._refusal is not None:
-            raise ClusterError(f"Patroni refused the switchover: {self._refusal}")
 
 
 class LocalCluster:
@@ -746,21 +715,27 @@ class LocalCluster:
         :param candidate: the next leader; by default the best replica
         :param wait: whether to wait until the new leader is a running primary
         :returns: the new leader's name; None without waiting
-        :raises ClusterError: when Patroni refuses, or no other leader comes
+        :raises ClusterError: when Patroni refuses, or no other leader comes. With `wait`, where Patroni sees nobody
+            who could take over it is asked again for some seconds
         """
         old = self._require_leader()
         if candidate is not None:
             self.node(candidate)
         body = {"leader": old, **({"candidate": candidate} if candidate else {})}
         node = self.node(old)
-        # Patroni refuses soon, but says yes only seconds after it is done: so the leader is looked at meanwhile.
-        asked = _Asked("POST", (node.host, node.api_port), "/switchover", body)
+        asked = SwitchoverRequest((node.host, node.api_port), body)
         if not wait:
-            asked.raise_if_refused(within=1.0)
+            if (refusal := asked.refusal(within=1.0)) is not None:
+                raise refusal.error()
             return None
+        patience = time.monotonic() + _CANDIDATE_TIMEOUT
 
         def moved() -> str | None:
-            asked.raise_if_refused()
+            nonlocal asked
+            if (refusal := asked.refusal()) is not None:
+                if not refusal.is_temporary or time.monotonic() > patience:
+                    raise refusal.error()
+                asked = SwitchoverRequest((node.host, node.api_port), body)
             return self._primary_other_than(old)
 
         return self._until(f"a leader other than {old}", moved, _SWITCHOVER_TIMEOUT)

@@ -88,6 +88,11 @@ class TestShared:
             cluster.switchover(leader)
         assert cluster.leader == leader
 
+    def test_a_switchover_waits_for_somebody_who_may_take_over(self, cluster: LocalCluster) -> None:
+        old = cluster.leader
+        cluster.patch_config({"synchronous_mode": True})  # Patroni chooses a standby with its next loop
+        assert cluster.switchover() != old
+
     @pytest.mark.thorough  # as every suite does it
     def test_killed_postgres_fails_over(self, cluster: LocalCluster) -> None:
         old = cluster.kill_postgres()
