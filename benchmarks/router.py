@@ -24,8 +24,8 @@ from django_backend.config import databases
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CALLS: Final = 100_000
-ROUNDS: Final = 7
+CALLS: Final = 2_000
+ROUNDS: Final = 300
 
 
 class Trivial:

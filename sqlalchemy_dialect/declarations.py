@@ -62,7 +62,12 @@ def declaration(options: Mapping[str, Any], *, read_only: bool) -> Declaration:
         use = _use.get() if only is not False or _use.get() == "primary" else None
     if only is None:
         only = use == "replica" or read_only
-    return Declaration(read_only=only, primary=use == "primary")
+    return _declared(only, use == "primary")
+
+
+@functools.cache
+def _declared(read_only: bool, primary: bool) -> Declaration:  # noqa: FBT001 - keys; making one anew takes longer
+    return Declaration(read_only, primary)
 
 
 def use_primary() -> Using:

@@ -351,10 +351,11 @@ class RoutingSession(Session):
         return self._causal or causal_scope() is not None
 
     def _began(self, connection: Connection) -> None:
-        """Have the primary's connection note whether something is written."""
-        if self._route is None and self._routes and connection.engine is self.bind and self._notes_writes:
+        """Go on there, and have the primary's connection note whether something is written, if that matters."""
+        if self._route is None and self._routes and connection.engine is self.bind:
             self._route = Route(connection)
-            connection.execution_options(**{ROUTE: self._route})
+            if self._notes_writes:
+                connection.execution_options(**{ROUTE: self._route})
 
     def _is_committing(self) -> None:
         if self._route is not None:

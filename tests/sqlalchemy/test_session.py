@@ -378,6 +378,9 @@ def test_without_a_reader_everything_is_the_primarys(engines: Engines) -> None:
     maker = sessionmaker(engines.writer, class_=RoutingSession, automatic=True)
     with maker() as session:
         assert session.scalar(ON_REPLICA) is False
+        server_process = select(func.pg_backend_pid())
+        begun_on = session.scalar(server_process)
+        assert session.scalar(server_process, execution_options={"patroni_read_only": True}) == begun_on
     with maker(read_only=True) as session:
         assert session.scalar(ON_REPLICA) is False
         with pytest.raises(ReadOnlyError):
