@@ -34,7 +34,7 @@ from django_backend.options import check_driver_options, current_config, driver_
 from django_backend.reading import CausalMixin
 from django_backend.work import note_write
 from patroni_db.acquisition import acquire
-from patroni_db.connections import driver_of, is_lost, why_unusable
+from patroni_db.connections import driver_of, is_lost, still_right, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
 from patroni_db.errors import DiscoveryError, NoServerError
 from patroni_db.faults import READING_FAULTS, Fault, classify, sqlstate_of
@@ -243,11 +243,13 @@ class PatroniMixin(CausalMixin, _Base):
 
     def _give_up_if_crowded(self) -> None:
         """Close a persistent connection whose server has more than its share of them."""
-        stamp, config, discovery = self._stamp, self._config, self._discovery
-        if stamp is None or config is None or discovery is None or not self._is_alone():
-            return
         is_persistent = not self.pool and self.settings_dict.get("CONN_MAX_AGE") != 0
-        if is_persistent and discovery.gives_up(stamp, config):
+        if is_persistent and self._is_alone():
+            self._give_up_if_surplus()
+
+    def _give_up_if_surplus(self) -> None:
+        stamp, config, discovery = self._stamp, self._config, self._discovery
+        if stamp and config and discovery and discovery.gives_up(stamp, config):
             logger.info("connection of %r leaves %s to others", self.alias, stamp.member)
             self._discard()
 
@@ -268,8 +270,12 @@ class PatroniMixin(CausalMixin, _Base):
         why = why_unusable(driver, connection, stamp, config, snapshot)
         if why is None:
             self._looked_at = discovery.clock()
-            if snapshot is not None and stamp.generation != snapshot.generation:
+            if snapshot is None or stamp.generation == snapshot.generation:
+                return
+            if still_right(stamp, config, snapshot):
                 self._stamp = stamp.renewed(snapshot.generation)
+            elif self._is_alone():  # second choice, which also a job leaves that never comes to a request's end
+                self._give_up_if_surplus()
             return
         # Without autocommit a closed connection may have been in a transaction: then it is for the next
         # statement to tell. So it is when the user wrote BEGIN.

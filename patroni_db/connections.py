@@ -214,6 +214,14 @@ def may_serve(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
     return reads or (member.is_leader and config.target is not Target.REPLICA)
 
 
+def _is_refuge(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
+    """Return whether it leads to the primary, where reads that prefer replicas may stay until it is given up.
+
+    All at once they would be a storm on a replica that has just come: :meth:`Discovery.gives_up` bounds how many go.
+    """
+    return config.target is Target.REPLICA_PREFERRED and may_serve(stamp, config, snapshot)
+
+
 def _others_read(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
     """Return whether there is another replica to read from that neither hangs nor rests because reads failed."""
     avoided = snapshot.silent | snapshot.failing | {stamp.member}
@@ -258,7 +266,7 @@ def why_unusable(
 def _why_misplaced(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
     if stamp.generation == snapshot.generation:
         return _why_behind(stamp, config, snapshot)
-    if not still_right(stamp, config, snapshot):
+    if not still_right(stamp, config, snapshot) and not _is_refuge(stamp, config, snapshot):
         return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
     if stamp.member in snapshot.silent:
         return f"{stamp.member} does not answer"

@@ -27,7 +27,6 @@ pytestmark = pytest.mark.timeout(120)
 SESSION = "SELECT host(inet_server_addr()), pg_backend_pid()"
 EACH = 8
 REFRESH = 0.5
-SETTINGS = {"target": "replica", "refresh": REFRESH}
 
 Sessions = set[tuple[str, int]]
 
@@ -44,12 +43,13 @@ def free(django_db_blocker: Any, caplog: pytest.LogCaptureFixture) -> Iterator[N
 class Kept:
     """Connections that an application keeps: pools of both frameworks, and persistent ones of Django's threads."""
 
-    def __init__(self, cluster: LocalCluster, stack: contextlib.ExitStack) -> None:
-        client = make_client("dialect", cluster, {"pool_size": EACH}, **SETTINGS)
+    def __init__(self, cluster: LocalCluster, stack: contextlib.ExitStack, target: str) -> None:
+        settings = {"target": target, "refresh": REFRESH}
+        client = make_client("dialect", cluster, {"pool_size": EACH}, **settings)
         stack.callback(client.close)
         assert isinstance(client, ThreadClient)
         self._engine = client.engine
-        options = {f"patroni_{name}": value for name, value in SETTINGS.items()}
+        options = {f"patroni_{name}": value for name, value in settings.items()}
         pool = {"min_size": EACH, "max_size": EACH}
         self._pooled = stack.enter_context(project(cluster, OPTIONS={**options, "pool": pool}))["replica"]
         self._persistent = stack.enter_context(project(cluster, CONN_MAX_AGE=None, OPTIONS=options))
@@ -110,7 +110,7 @@ def test_a_replica_that_comes_back_gets_its_share_without_a_storm(healthy_patron
     first, second = (node for node in cluster.nodes if node.name != cluster.leader)
     discovery = discovery_for(PatroniConfig(urls=cluster.urls, refresh=REFRESH))
     with contextlib.ExitStack() as stack:
-        kept = Kept(cluster, stack)
+        kept = Kept(cluster, stack, "replica")
 
         def both_share() -> bool:
             found = hosts(kept.hand_out_all())
@@ -136,3 +136,41 @@ def test_a_replica_that_comes_back_gets_its_share_without_a_storm(healthy_patron
         for _ in range(3):
             discovery.wait_for_look()
             assert len(kept.hand_out_all() - settled) <= 1
+
+
+@pytest.mark.thorough  # the same steps, to members of another rank
+def test_readers_on_the_primary_go_back_to_replicas_without_a_storm(healthy_patroni_cluster: LocalCluster) -> None:
+    cluster = healthy_patroni_cluster
+    leader = cluster.leader
+    assert leader is not None
+    primary, replicas = cluster.node(leader).host, [node.name for node in cluster.nodes if node.name != leader]
+    discovery = discovery_for(PatroniConfig(urls=cluster.urls, refresh=REFRESH))
+    with contextlib.ExitStack() as stack:
+        kept = Kept(cluster, stack, "replica_preferred")
+        options = {"patroni_target": "replica_preferred", "patroni_refresh": REFRESH}
+        job = stack.enter_context(project(cluster, OPTIONS=options))["replica"]  # never at a request's end
+        stack.callback(job.close)
+
+        def job_reads_from() -> str:
+            with job.cursor() as cursor:
+                cursor.execute(SESSION)
+                return str(cursor.fetchone()[0])
+
+        for name in replicas:
+            cluster.kill_node(name)
+        assert hosts(kept.hand_out_all()) == {primary: 3 * EACH}
+        assert job_reads_from() == primary
+
+        for name in replicas:
+            cluster.start_node(name)
+        began = discovery.clock()
+        before = kept.hand_out_all()
+        replaced = 0
+        while hosts(before)[primary]:
+            after = kept.hand_out_all()
+            replaced += len(after - before)
+            looks = (discovery.clock() - began) / REFRESH + 2
+            assert replaced <= looks * (3 * EACH // 10), "a tenth a look"
+            assert looks < 200, "some stay on the primary"
+            before = after
+        eventually(lambda: job_reads_from() != primary, "the job to leave the primary")

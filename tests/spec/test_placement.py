@@ -194,15 +194,37 @@ def test_a_tenth_of_the_connections_is_shared_with_a_replica_that_comes() -> Non
         connection.close()
 
 
-def test_readers_on_the_primary_leave_it_when_a_replica_serves() -> None:
+def test_readers_on_the_primary_leave_it_when_a_replica_serves_a_few_at_a_time() -> None:
     stage = Stage("n1:leader/running/tl1")
+    config = PatroniConfig(urls=SEEDS, target="replica_preferred")
     refuge = stage.stamp("n1")
+    connections = [Connection() for _ in range(20)]
+    for connection in connections:
+        stage.discovery.live.add(connection, refuge, config)
+
+    def left() -> int:
+        gone = [connection for connection in connections if stage.discovery.gives_up(refuge, config)]
+        for connection in gone:
+            connections.remove(connection)
+            connection.close()
+        return len(gone)
+
+    assert left() == 0
     stage.look(ALONE)
-    assert stage.why(refuge, "replica_preferred") == "n1 is no longer right for target replica_preferred"
+    assert stage.why(refuge, "replica_preferred") is None, "they may stay for now"
+    assert stage.why(refuge, "replica") == "n1 is no longer right for target replica"
+    steps = []
+    while connections:
+        stage.clock.now += 2
+        steps.append(left())
+        assert left() == 0, "once a look"
+    assert max(steps) == 2
+    assert 0 not in steps
     bad = Stage(ALONE)
-    refuge = bad.stamp("n1")
     bad.distrust("n2")
-    assert bad.why(refuge, "replica_preferred") is None, "the replica rests"
+    bad.discovery.live.add(connection := Connection(), bad.stamp("n1"), config)
+    assert not bad.discovery.gives_up(bad.stamp("n1"), config), "the replica rests"
+    connection.close()
 
 
 def test_a_replica_that_was_started_again_does_not_rest_for_having_been_down() -> None:
