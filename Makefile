@@ -71,7 +71,7 @@ bench-failover: $(BENCH) ## Measure how soon applications write again after each
 bench-overhead: $(BENCH) ## Measure what checking connections costs
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)
 
-bench-reads: $(READY) ## Measure what reading from replicas takes off the primary; ARGS="--causal --seconds 10"
+bench-reads: $(BENCH) ## Measure what reading from replicas takes off the primary; ARGS="--causal --seconds 10"
 	@$(BIN)/python -m benchmarks.reads $(ARGS)
 
 chaos: $(READY) ## Random faults for minutes, and a check of all that happened; ARGS="--seed 123 --minutes 5"

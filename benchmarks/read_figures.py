@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = ["Done", "Figures", "Load", "figures_of", "median_of", "percentile", "table"]
 
@@ -160,10 +160,10 @@ def median_of(turns: Sequence[Figures]) -> Figures:
     return Figures(spread=spread, **values)
 
 
-def table(rows: Iterable[tuple[str, Figures]], *, causal: bool) -> str:
-    """Return the figures as a table in Markdown.
+def table(rows: Iterable[tuple[str, Sequence[Figures]]], *, causal: bool) -> str:
+    """Return the figures as a table in Markdown: medians, and of some the least and the most.
 
-    :param rows: what to call each, and its figures
+    :param rows: what to call each, and its turns
     :param causal: whether users honoured causal tokens: more columns then
     """
     heads = [
@@ -183,14 +183,15 @@ def table(rows: Iterable[tuple[str, Figures]], *, causal: bool) -> str:
     if causal:
         heads += ["reads on the primary", "of those after a write", "those p50, ms", "p95", "questions per 1000"]
     lines = [f"| | {' | '.join(heads)} |", f"| --- {'| --: ' * len(heads)}|"]
-    for name, found in rows:
+    for name, turns in rows:
+        found = median_of(turns)
         cells = [
-            f"{found.rate:,.0f}",
+            _ranged(turns, lambda turn: turn.rate, "{:,.0f}".format),
             f"{found.read_rate:,.0f}",
             *map(_milliseconds, (found.read_p50, found.read_p95, found.write_p50, found.write_p95)),
             _percent(found.primary_transactions),
-            _percent(found.primary_cpu),
-            f"{found.primary_cost:.2f}",
+            _ranged(turns, lambda turn: turn.primary_cpu, _percent),
+            _ranged(turns, lambda turn: turn.primary_cost, "{:.2f}".format),
             f"{found.servers_cost:.2f}",
             f"{found.clients_cost:.2f}",
             " / ".join(map(_percent, found.spread)) or "none",
@@ -205,6 +206,13 @@ def table(rows: Iterable[tuple[str, Figures]], *, causal: bool) -> str:
             ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _ranged(turns: Sequence[Figures], value: Callable[[Figures], float], shown: Callable[[float], str]) -> str:
+    """Return the median, and the least and the most where there are several."""
+    values = [value(turn) for turn in turns]
+    median = shown(statistics.median(values))
+    return median if len(values) == 1 else f"{median} ({shown(min(values))} to {shown(max(values))})"
 
 
 def _times(done: Iterable[Done]) -> list[float]:

@@ -246,18 +246,29 @@ def _cells(arguments: argparse.Namespace) -> list[Cell]:
     return cells
 
 
-def _report(figures: Mapping[Cell, Figures], arguments: argparse.Namespace) -> str:
+def _report(turns: Mapping[Cell, Sequence[Figures]], arguments: argparse.Namespace) -> str:
     users = arguments.processes * arguments.threads
     mix = f"{1 - arguments.writes:.0%} point reads, {arguments.writes:.0%} writing transactions"
     accounts = f"{arguments.scale * _ACCOUNTS_OF_SCALE:,} accounts"
-    turns = f"{arguments.repeat} turns of {arguments.seconds:g} s each"
+    times = f"{arguments.repeat} turns of {arguments.seconds:g} s each"
     who = f"{users} users in {arguments.processes} processes"
-    parts = [f"{about_machine()}. {about_versions()}. {mix}; {who}, {accounts}, {turns}."]
+    parts = [f"{about_machine()}. {about_versions()}. {mix}; {who}, {accounts}, {times}."]
     for causal, title in ((False, "### Reads"), (True, "### Reads with causal tokens")):
-        rows = [(cell.label, found) for cell, found in figures.items() if cell.causal is causal]
+        rows = [(cell.label, of) for cell, of in turns.items() if cell.causal is causal]
         if rows:
             parts += [title, table(rows, causal=causal)]
     return "\n\n".join(parts) + "\n"
+
+
+def _draw(turns: Mapping[Cell, Sequence[Figures]], path: Path) -> None:
+    from benchmarks.read_plots import plot  # noqa: PLC0415 - slow to load
+
+    clients = [name for name in SUBJECTS if any(cell.subject == name for cell in turns)]
+    bars = {
+        _PLACEMENTS[placement]: [turns.get(Cell(client, placement, causal=False), ()) for client in clients]
+        for placement in _PLACEMENTS
+    }
+    plot([SUBJECTS[client][0].replace("`", "") for client in clients], bars, path)
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -301,15 +312,15 @@ def main(words: Sequence[str] | None = None) -> int:
                 for cell in rng.sample(cells, len(cells)):
                     print(f"{number + 1}/{arguments.repeat} {cell}", file=sys.stderr)
                     turns[cell].append(_turn(stage, cell, number, arguments))
-    figures = {cell: median_of(found) for cell, found in turns.items()}
-    text = _report(figures, arguments)
+    text = _report(turns, arguments)
     (arguments.output / "summary.md").write_text(text, encoding="utf-8")
     written = [
         dataclasses.asdict(cell)
-        | {"median": dataclasses.asdict(figures[cell]), "turns": list(map(dataclasses.asdict, of))}
+        | {"median": dataclasses.asdict(median_of(of)), "turns": list(map(dataclasses.asdict, of))}
         for cell, of in turns.items()
     ]
     (arguments.output / "figures.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
+    _draw(turns, arguments.output / "reads.png")
     print(text)
     return 0
 

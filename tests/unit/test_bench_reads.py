@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The benchmarks are in a checkout alone.
 figures = pytest.importorskip("benchmarks.read_figures")
@@ -107,10 +110,28 @@ def test_a_replica_that_was_not_read_in_one_turn_is_counted_as_such() -> None:
 
 def test_the_table_leaves_empty_what_there_was_nothing_of() -> None:
     found = figures_of(read(11.0, took=0.002))
-    plain, causal = (figures.table([("the application", found)], causal=causal) for causal in (False, True))
+    plain, causal = (figures.table([("the application", [found])], causal=causal) for causal in (False, True))
     head, line, row = plain.splitlines()
     assert head.count("|") == line.count("|") == row.count("|")
     assert row.startswith("| the application | 0 | 0 | 2.00 | 2.00 |  |  | 33 % | 33 % |")
     assert row.endswith("| 100 % |")
     assert causal.splitlines()[0].startswith(head)
     assert len({text.count("|") for text in causal.splitlines()}) == 1
+
+
+def test_the_table_shows_how_far_turns_were_apart() -> None:
+    turns = [
+        figures_of(*(read(11.0) for _ in range(count)), servers=load(cpu=cpu))
+        for count, cpu in ((10, (1.0, 1.0, 2.0)), (30, (2.0, 1.0, 1.0)), (20, (3.0, 1.0, 0.0)))
+    ]
+    row = figures.table([("the application", turns)], causal=False).splitlines()[-1]
+    assert row.startswith("| the application | 2 (1 to 3) | 2 |")
+    assert "| 50 % (25 % to 75 %) |" in row
+
+
+def test_the_picture_is_drawn_also_of_a_part(tmp_path: Path) -> None:
+    plots = pytest.importorskip("benchmarks.read_plots")
+    turns = [figures_of(read(11.0), wrote(12.0)), figures_of(read(11.0))]
+    path = tmp_path / "reads.png"
+    plots.plot(["Django", "SQLAlchemy"], {"the primary": [turns, ()], "one replica": [turns, turns]}, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
