@@ -187,7 +187,9 @@ def show_status(context: click.Context, *, name: str, as_json: bool) -> None:
         merged = [{**node, **states[node["name"]]} for node in description["nodes"]]
         _print_json({**description, "nodes": merged, "etcd": etcd, "healthy": healthy})
     else:
-        table = Table(title=f"cluster {name}, {running.directory}", box=box.SIMPLE)
+        title = f"cluster {name}, {running.directory}"
+        # Narrow enough for 80 columns with all ports.
+        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
         for column in ("node", "role", "patroni", "postgres", "address", "REST API"):
             table.add_column(column)
         for node, state in zip(running.nodes, nodes, strict=True):
