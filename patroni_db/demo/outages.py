@@ -34,11 +34,12 @@ class Gap:
 
 
 def longest_gap(successes: Iterable[float], since: float, until: float, ended: float) -> Gap | None:
-    """Return the longest gap between successes that touches the time from `since` to `until`.
+    """Return the longest gap between successes that a fault can have caused.
 
     :param successes: when something worked, in any order
-    :param since: a gap that ended before does not count
-    :param until: a gap that began after does not count
+    :param since: when the fault was made; a gap that ended before does not count
+    :param until: when the next one was made; a gap that lasts longer is that one's, unless it began before `since`:
+        the last success before a fault may be a moment older than the fault
     :param ended: the end of watching: a gap open then ends there, and is not closed
     :returns: None when nothing ever worked
     """
@@ -47,8 +48,8 @@ def longest_gap(successes: Iterable[float], since: float, until: float, ended: f
         return None
     gaps = [Gap(start, end) for start, end in itertools.pairwise(times)]
     gaps.append(Gap(times[-1], ended, closed=False))
-    touching = [gap for gap in gaps if gap.end >= since and gap.start <= until]
-    return max(touching, key=lambda gap: gap.seconds, default=None)
+    caused = [gap for gap in gaps if gap.end >= since and (gap.end <= until or gap.start <= since)]
+    return max(caused, key=lambda gap: gap.seconds, default=None)
 
 
 def worst_gap(lanes: Iterable[Iterable[float]], since: float, until: float, ended: float) -> Gap | None:

@@ -22,33 +22,65 @@ if TYPE_CHECKING:
     from patroni_db.demo.outages import Gap, Outage
     from patroni_db.demo.reigns import Reign
 
-__all__ = ["ClientReport", "Moment", "Report", "make_report", "moment_of"]
+__all__ = ["ClientReport", "Failure", "Moment", "Report", "make_report", "moment_of"]
 
 # Version of the JSON document; it grows when a key changes its meaning.
 _VERSION = 1
 # Seconds by which a broken session may be noticed before the oracle's last good write was answered.
 _SKEW = 0.1
+# Seconds in which a server ends its sessions, one after the other: 0.09 s was seen on a busy machine.
+_SPREAD = 0.5
 
 
 class Moment(enum.StrEnum):
     """When an operation that failed had begun."""
 
     IN_FLIGHT = "in_flight"
-    """Before the primary went: nothing can save it without running it again."""
+    """Before its session with the primary went: nothing can save it without running it again."""
     DURING_OUTAGE = "during_outage"
     """While there was no primary: it should have waited for one."""
     OTHERWISE = "otherwise"
     """At any other time: it should have worked."""
 
 
-def moment_of(began: float, ended: float, outages: Iterable[Outage]) -> Moment:
-    """Return when an operation that failed had begun."""
+def moment_of(began: float, ended: float, outages: Iterable[Outage], failed_before: float | None = None) -> Moment:
+    """Return when an operation that failed had begun.
+
+    A session may outlive the oracle's by a moment, and be lost under an operation that began in this moment. A thread
+    loses only one: what it begins after that has to wait.
+
+    :param began: when it began
+    :param ended: when the error was raised
+    :param outages: in any order
+    :param failed_before: when the thread's failure before this one was raised; None when there was none
+    """
     for outage in outages:
-        if began <= outage.down and ended >= outage.gap.start - _SKEW:
+        start = outage.gap.start - _SKEW
+        again = failed_before is not None and failed_before >= start
+        latest = outage.down if again else min(outage.down + _SPREAD, outage.gap.end)
+        if ended >= start and began <= latest:
             return Moment.IN_FLIGHT
         if outage.down < began <= outage.gap.end:
             return Moment.DURING_OUTAGE
     return Moment.OTHERWISE
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that failed.
+
+    :param lane: the thread or task
+    :param began: when it began
+    :param ended: when the error was raised
+    :param moment: when it had begun, compared with the outages
+    :param error: what was raised
+    """
+
+    lane: int
+    began: float
+    ended: float
+    moment: Moment
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +90,7 @@ class ClientReport:
     :param spec: which
     :param succeeded: operations that succeeded
     :param outages: around each fault, the longest time in which a lane of it had no success
-    :param errors: how many operations failed, by when they had begun
-    :param messages: the errors, and how often each was raised
+    :param failures: operations that failed, in the order in which they began
     :param nodes: operations by the node that served them
     :param pulse: successes in each of many equal spans of time, all lanes together
     """
@@ -67,10 +98,20 @@ class ClientReport:
     spec: ClientSpec
     succeeded: int
     outages: tuple[Gap | None, ...]
-    errors: Mapping[Moment, int]
-    messages: Mapping[str, int]
+    failures: tuple[Failure, ...]
     nodes: Mapping[str, int]
     pulse: tuple[int, ...]
+
+    @property
+    def errors(self) -> Mapping[Moment, int]:
+        """How many operations failed, by when they had begun."""
+        counts = collections.Counter(failure.moment for failure in self.failures)
+        return {moment: counts[moment] for moment in Moment}
+
+    @property
+    def messages(self) -> Mapping[str, int]:
+        """The errors, and how often each was raised; the most frequent first."""
+        return dict(collections.Counter(failure.error for failure in self.failures).most_common())
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +218,18 @@ class Report:
             "lanes": client.spec.lanes,
             "succeeded": client.succeeded,
             "outages": [None if gap is None or not gap.closed else round(gap.seconds, 3) for gap in client.outages],
-            "errors": {moment.value: client.errors[moment] for moment in Moment},
+            "errors": {moment.value: count for moment, count in client.errors.items()},
             "error_messages": dict(client.messages),
+            "failures": [
+                {
+                    "lane": failure.lane,
+                    "began": self._at(failure.began),
+                    "ended": self._at(failure.ended),
+                    "moment": failure.moment.value,
+                    "error": failure.error,
+                }
+                for failure in client.failures
+            ],
             "nodes": dict(client.nodes),
         }
 
@@ -225,10 +276,11 @@ def _client_report(
 ) -> ClientReport:
     operations: list[Write | Read] = [write for write in history.writes if write.client == spec.name]
     operations += [read for read in history.reads if read.client == spec.name]
+    operations.sort(key=lambda operation: operation.began)
     lanes: dict[int, list[float]] = {lane: [] for lane in range(spec.lanes)}
     nodes: collections.Counter[str] = collections.Counter()
-    errors: collections.Counter[Moment] = collections.Counter()
-    messages: collections.Counter[str] = collections.Counter()
+    failures: list[Failure] = []
+    latest: dict[int, float] = {}
     for operation in operations:
         if _worked(operation):
             if operation.ended is not None:
@@ -236,8 +288,9 @@ def _client_report(
             nodes[operation.node or "unknown"] += 1
         elif operation.error is not None:
             ended = history.ended if operation.ended is None else operation.ended
-            errors[moment_of(operation.began, ended, outages)] += 1
-            messages[operation.error] += 1
+            moment = moment_of(operation.began, ended, outages, latest.get(operation.lane))
+            latest[operation.lane] = ended
+            failures.append(Failure(operation.lane, operation.began, ended, moment, operation.error))
     return ClientReport(
         spec=spec,
         succeeded=sum(map(len, lanes.values())),
@@ -245,8 +298,7 @@ def _client_report(
             worst_gap(lanes.values(), fault.at, end, history.ended)
             for fault, end in zip(history.faults, until, strict=False)
         ),
-        errors={moment: errors[moment] for moment in Moment},
-        messages=dict(messages.most_common()),
+        failures=tuple(failures),
         nodes=dict(sorted(nodes.items())),
         pulse=_pulse((time for lane in lanes.values() for time in lane), history, cells),
     )

@@ -131,6 +131,17 @@ class TestOutages:
         assert longest_gap(successes, since=5.05, until=9.0, ended=9.0) == Gap(5.1, 7.0)
         assert longest_gap(successes, since=4.0, until=9.0, ended=9.0) == Gap(0.0, 5.0)
 
+    def test_a_gap_is_of_the_fault_that_made_it(self) -> None:
+        # The second fault, at 4.0, came a moment after the last success before it, and took longer.
+        successes = [0.9, 2.5, 3.0, 3.99, 7.0, 7.1]
+        assert longest_gap(successes, since=1.0, until=4.0, ended=7.1) == Gap(0.9, 2.5)
+        assert longest_gap(successes, since=4.0, until=7.1, ended=7.1) == Gap(3.99, 7.0)
+
+    def test_what_lasts_through_the_next_fault_is_of_both(self) -> None:
+        successes = [0.9, 7.0, 7.1]
+        for since, until in ((1.0, 4.0), (4.0, 7.1)):
+            assert longest_gap(successes, since, until, ended=7.1) == Gap(0.9, 7.0)
+
     def test_what_never_came_back_is_open(self) -> None:
         assert longest_gap([1.0, 1.1], since=1.0, until=5.0, ended=5.0) == Gap(1.1, 5.0, closed=False)
 
@@ -165,7 +176,9 @@ class TestMoments:
             (9.9, 10.1, Moment.IN_FLIGHT),
             (10.01, 10.03, Moment.IN_FLIGHT),
             (9.9, 30.0, Moment.IN_FLIGHT),
-            (10.5, 10.6, Moment.DURING_OUTAGE),
+            # Its session broke a little later than the oracle's.
+            (10.5, 10.6, Moment.IN_FLIGHT),
+            (10.6, 10.7, Moment.DURING_OUTAGE),
             (11.9, 72.0, Moment.DURING_OUTAGE),
             (9.0, 9.1, Moment.OTHERWISE),
             (12.1, 12.2, Moment.OTHERWISE),
@@ -173,6 +186,16 @@ class TestMoments:
     )
     def test_of_an_error(self, began: float, ended: float, moment: Moment) -> None:
         assert moment_of(began, ended, [self.OUTAGE]) is moment
+
+    def test_a_thread_loses_one_session(self) -> None:
+        assert moment_of(10.05, 10.06, [self.OUTAGE], failed_before=10.04) is Moment.DURING_OUTAGE
+        assert moment_of(10.05, 10.06, [self.OUTAGE], failed_before=5.0) is Moment.IN_FLIGHT
+        # Begun before the primary went, whatever failed before.
+        assert moment_of(10.01, 10.06, [self.OUTAGE], failed_before=10.0) is Moment.IN_FLIGHT
+
+    def test_what_began_when_the_cluster_worked_again_was_not_in_flight(self) -> None:
+        short = Outage(Gap(10.0, 10.2), down=10.02)
+        assert moment_of(10.3, 10.4, [short]) is Moment.OTHERWISE
 
 
 class TestJournal:
@@ -239,7 +262,7 @@ def history() -> History:
             Write("w", 0, "c", 10.2, 12.5, Outcome.ACKNOWLEDGED, "n2", 2),
             Write("w", 0, "d", 19.0, 19.9, Outcome.ACKNOWLEDGED, "n2", 2),
         ),
-        reads=(Read("r", 0, 9.0, 9.5, "n2"), Read("r", 0, 10.5, 11.0, error="late"), Read("r", 0, 12.0, 13.0, "n3")),
+        reads=(Read("r", 0, 9.0, 9.5, "n2"), Read("r", 0, 11.0, 11.5, error="late"), Read("r", 0, 12.0, 13.0, "n3")),
     )
 
 
@@ -274,6 +297,8 @@ class TestReport:
         assert document["faults"][0]["cluster_outage"] == pytest.approx(3.0)
         assert document["writes"]["acknowledged"] == 3
         assert document["reads"] == {"answered": 2, "nodes": {"n2": 1, "n3": 1}}
+        failure = {"lane": 0, "began": 11.0, "ended": 11.5, "moment": "during_outage", "error": "late"}
+        assert document["clients"][1]["failures"] == [failure]
         json.dumps(document, allow_nan=False)
 
     def test_fails_when_a_write_is_lost(self) -> None:
