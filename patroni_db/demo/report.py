@@ -26,9 +26,8 @@ __all__ = ["ClientReport", "Failure", "Moment", "Report", "make_report", "moment
 
 # Version of the JSON document; it grows when a key changes its meaning.
 _VERSION = 1
-# Seconds by which a broken session may be noticed before the oracle's last good write was answered.
-_SKEW = 0.1
-# Seconds in which a server ends its sessions, one after the other: 0.09 s was seen on a busy machine.
+# Seconds in which a server ends its sessions, the oracle's and others, one after the other: 0.09 s was seen on a busy
+# machine.
 _SPREAD = 0.5
 
 
@@ -55,7 +54,7 @@ def moment_of(began: float, ended: float, outages: Iterable[Outage], failed_befo
     :param failed_before: when the thread's failure before this one was raised; None when there was none
     """
     for outage in outages:
-        start = outage.gap.start - _SKEW
+        start = outage.gap.start - _SPREAD
         again = failed_before is not None and failed_before >= start
         latest = outage.down if again else min(outage.down + _SPREAD, outage.gap.end)
         if ended >= start and began <= latest:
