@@ -33,7 +33,7 @@ from django_backend.clusters import release
 from django_backend.transaction import run_atomic
 from django_backend.views import exactly_once, idempotent
 from patroni_db import markers
-from tests.integration.faults import eventually
+from tests.integration.faults import crash, eventually
 from tests.integration.synchronous import replicate_synchronously
 from tests.integration.test_django_transaction import (
     admin,
@@ -511,10 +511,9 @@ def test_no_post_fails_through_a_crash(cluster: LocalCluster, table: str, tmp_pa
         for thread in threads:
             thread.start()
         for _ in range(2):
-            before, known = cluster.leader, len(answered)
+            known = len(answered)
             eventually(lambda known=known: len(answered) > known + 20, "requests to be answered")  # type: ignore[misc]
-            cluster.kill_postgres()
-            cluster.wait_for_leader(other_than=before)
+            crash(cluster)
             known = len(answered)
             eventually(lambda known=known: len(answered) > known + 20, "requests to be answered again")  # type: ignore[misc]
             cluster.heal()

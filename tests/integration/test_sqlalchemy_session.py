@@ -20,6 +20,7 @@ from sqlalchemy_dialect import (
     AsyncRoutingSession,
     CausalASGIMiddleware,
     CausalWSGIMiddleware,
+    CommitOutcomeUnknown,
     RoutingSession,
     async_writer_and_reader,
     run_transaction,
@@ -316,13 +317,17 @@ def test_requests_of_an_asgi_application(cluster: LocalCluster, driver: str) -> 
 def test_through_a_switchover(cluster: LocalCluster, engines: Engines) -> None:
     maker = sessionmaker(engines.writer, class_=RoutingSession, reader=engines.reader, causal=True)
     stop, wrong = threading.Event(), []
-    written = 0
+    written = unknown = 0
 
     def work() -> None:
-        nonlocal written
+        nonlocal written, unknown
         with causal_context():
             while not stop.is_set():
-                run_transaction(maker, lambda session: session.add(Seen()))
+                try:
+                    run_transaction(maker, lambda session: session.add(Seen()))
+                except CommitOutcomeUnknown:  # without a commit marker it is for the user to look
+                    unknown += 1
+                    continue
                 written += 1
                 if len(run_transaction(_reading(maker), lambda session: session.query(Seen.id).all())) < written:
                     wrong.append(written)
@@ -343,7 +348,8 @@ def test_through_a_switchover(cluster: LocalCluster, engines: Engines) -> None:
         with maker(read_only=True) as session:
             return session.scalar(COUNT)
 
-    eventually(lambda: seen() == written, "all to be seen")
+    eventually(lambda: written <= seen() <= written + unknown, "all to be seen")
+    assert unknown <= 1  # by the one thread
 
 
 def _reading(maker: sessionmaker[RoutingSession]) -> sessionmaker[RoutingSession]:
