@@ -25,7 +25,7 @@ from patroni_db.errors import DiscoveryError, NoPrimaryError
 from patroni_db.faults import READING_FAULTS
 from patroni_db.forking import no_fork
 from patroni_db.gate import PrimaryGate
-from patroni_db.lineage import Lineage
+from patroni_db.identity import Identity
 from patroni_db.live import LiveConnections, purpose_of
 from patroni_db.network import AddressBook
 from patroni_db.ping import is_silent
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
     from patroni_db.connections import Stamp
     from patroni_db.faults import Fault
+    from patroni_db.lineage import Lineage
     from patroni_db.topology import Address, Member, Topology
 
 __all__ = ["Discovery", "discovery_for"]
@@ -68,8 +69,6 @@ _CALM_LOOKS: Final = 3
 # A server that owes an answer for so many seconds is asked whether it lives: once, the leader twice.
 _UNANSWERED: Final = 0.25
 _LEADERS_SILENCES: Final = 2
-# Only a view that is older than Patroni's default ttl may be replaced by one of an earlier timeline.
-_TIMELINE_MEMORY: Final = 30.0
 _JITTER: Final = 0.1
 
 
@@ -99,10 +98,7 @@ class Discovery:
         self._make_client = client or _patroni_client
         self._asks = asks
         self._snapshot: Snapshot | None = None
-        self._system_identifier: str | None = None
-        self._timeline = 0
-        self._lineage: Lineage | None = None
-        self._wants_lineage = False
+        self._identity = Identity(config.scope, self._book, clock)
         self._start_clean()
         _discoveries.add(self)
 
@@ -151,10 +147,6 @@ class Discovery:
         return self._snapshot
 
     @property
-    def _scope(self) -> str | None:
-        return self.config.scope or (self._snapshot.topology.scope if self._snapshot else None)
-
-    @property
     def failure(self) -> DiscoveryError | None:
         """Why the latest look failed; None after one that succeeded."""
         return self._failure
@@ -184,7 +176,7 @@ class Discovery:
         self.topology()
         member = self.wait_for(lambda topology: topology.primary, timeout)
         if member is None:
-            problem = f"cluster {self._scope or '(unnamed)'} has no primary"
+            problem = f"cluster {self._identity.scope or '(unnamed)'} has no primary"
             raise NoPrimaryError(problem) from self._failure
         return member
 
@@ -218,10 +210,10 @@ class Discovery:
         It is asked for from the first call on, at the next look and after each change of the timeline: only causal
         tokens need it.
         """
-        if not self._wants_lineage:
-            self._wants_lineage = True
+        if not self._identity.wants_lineage:
+            self._identity.wants_lineage = True
             self.ensure_watching().wake()
-        return self._lineage
+        return self._identity.lineage
 
     # -- Waiting ---------------------------------------------------------------------------------------------
 
@@ -476,7 +468,7 @@ class Discovery:
         """Have the leader key watched where that is configured; from the first view on, which may have to name it."""
         if self._push is not None or not self.config.etcd or self._snapshot is None:
             return
-        scope = self._scope
+        scope = self._identity.scope
         if scope is None:
             if not self._has_missed_scope:
                 self._has_missed_scope = True
@@ -503,7 +495,7 @@ class Discovery:
         for url in self._endpoints(leader_url):
             try:
                 view = self._apis.ask(url)
-                self._accept(view, self._apis.ask_node)
+                self._identity.check(view, self._snapshot, self._apis.ask_node)
             except DiscoveryError as exc:
                 failures.append(exc.with_traceback(None))  # its frames would keep us alive, and our thread
                 self._suspect_behind(url)
@@ -516,10 +508,8 @@ class Discovery:
                     self._publish(view)
                 break
         self._failure = DiscoveryError.combined(failures) if failures else None
-        if self._snapshot is not None and not failures and self._system_identifier is None:
-            self._learn_identity(self._snapshot.source)
-        if self._snapshot is not None and not failures and self._wants_lineage:
-            self._learn_lineage(self._snapshot)
+        if self._snapshot is not None and not failures:
+            self._identity.learn(self._snapshot, self._apis)
 
     def _look_everywhere(self) -> None:
         urls = self._endpoints()
@@ -543,7 +533,7 @@ class Discovery:
             self._statuses[url] = answer.status if isinstance(answer, View) else None
             try:
                 if isinstance(answer, View):
-                    self._accept(answer, self._status_known)
+                    self._identity.check(answer, self._snapshot, self._status_known)
             except DiscoveryError as exc:
                 answer = exc.with_traceback(None)
             self._views[url] = answer
@@ -598,68 +588,18 @@ class Discovery:
         snapshot = self._snapshot
         return self._apis.in_turn(self._book.api_urls(snapshot.topology) if snapshot else (), first)
 
-    def _accept(self, view: View, status_of: Callable[[str], NodeStatus]) -> None:
-        """Check that `view` may replace what is known.
-
-        :param status_of: tells what the node at a URL says of itself
-        :raises DiscoveryError: it may not, and why
-        """
-        url, topology = view.url, view.topology
-        scope = self._scope
-        if scope and topology.scope and topology.scope != scope:
-            raise DiscoveryError(url, f"is an API of cluster {topology.scope!r}, not of {scope!r}")
-        if not topology.members:
-            raise DiscoveryError(url, "the cluster has no members yet", transient=True)
-        known, leader = self._snapshot, topology.leader
-        if known is not None and leader is not None and self._is_behind(known, leader):
-            self._check_earlier_timeline(url, known, leader, status_of)
-
-    def _is_behind(self, known: Snapshot, leader: Member) -> bool:
-        if leader.timeline is None or leader.timeline >= known.timeline:
-            return False
-        return self.clock() - known.seen_at <= _TIMELINE_MEMORY
-
-    def _check_earlier_timeline(
-        self, url: str, known: Snapshot, leader: Member, status_of: Callable[[str], NodeStatus]
-    ) -> None:
-        """Let the named leader itself explain an earlier timeline than the one known.
-
-        A node's view can be a moment old, and would send writes back to a former primary. Two leaders are
-        right all the same: one promoted a moment ago whose new timeline ``/cluster`` does not show yet (it
-        trails by up to a second), and one of a cluster bootstrapped anew, which has another identity.
-
-        :raises DiscoveryError: it is neither, or does not answer
-        """
-        stale = f"its view is behind: {leader.name} leads timeline {leader.timeline}, after {known.timeline}"
-        api_url = self._book.api_url(leader)
-        if api_url is None:
-            raise DiscoveryError(url, stale, transient=True)
-        try:
-            status = status_of(api_url)
-        except DiscoveryError as exc:
-            raise DiscoveryError(url, stale, transient=True) from exc
-        promoted = status.is_primary and status.timeline is not None and status.timeline >= known.timeline
-        identifier = status.system_identifier
-        anew = identifier is not None and self._system_identifier is not None and identifier != self._system_identifier
-        if anew:
-            logger.warning("%s was bootstrapped anew: system identifier %s", self._scope or "the cluster", identifier)
-            self._system_identifier = identifier
-            self._timeline = 0
-            self._lineage = None
-        elif not promoted:
-            raise DiscoveryError(url, stale, transient=True)
-
     def _publish(self, view: View) -> None:
         known, topology = self._snapshot, view.topology
         moved = known is None or known.topology.routing() != topology.routing()
         leader = topology.leader
-        self._timeline = max(self._timeline, (leader.timeline or 0) if leader else 0)
+        self._identity.believed(topology)
         self._asked_at = max(self._asked_at, view.at)
         if moved and known is not None:
             self._forgive_the_started(known.topology, topology)
         generation = (known.generation if known else 0) + (moved or self._has_rested())
         silent, failing = known.silent if known else frozenset(), self._quarantine.failing()
-        snapshot = Snapshot(topology, generation, view.url, self.clock(), self._timeline, self._book, silent, failing)
+        seen_at, timeline = self.clock(), self._identity.timeline
+        snapshot = Snapshot(topology, generation, view.url, seen_at, timeline, self._book, silent, failing)
         subscribers = self._install(snapshot)
         if moved:
             former = known.topology.leader if known else None
@@ -693,30 +633,6 @@ class Discovery:
         resting = self.resting()
         rested, self._rested_before = self._rested_before - resting, resting
         return bool(rested)
-
-    def _learn_identity(self, url: str) -> None:
-        try:
-            self._system_identifier = self._apis.ask_node(url).system_identifier
-        except DiscoveryError as exc:
-            # Only needed to tell a new cluster from an old view; the next look asks again.
-            logger.debug("system identifier not learned: %s", str(exc))
-
-    def _learn_lineage(self, snapshot: Snapshot) -> None:
-        """Ask for the cluster's history where the known one ends before the present timeline, or is another's."""
-        known, identifier = self._lineage, self._system_identifier
-        if identifier is None or (
-            known is not None
-            and known.is_complete
-            and (known.system_identifier, known.timeline) == (identifier, snapshot.timeline)
-        ):
-            return
-        try:
-            switchpoints = self._apis.ask_history(snapshot.source)
-        except DiscoveryError as exc:
-            # Reads that need it go to the primary meanwhile; the next look asks again.
-            logger.debug("history not learned: %s", str(exc))
-            return
-        self._lineage = Lineage(identifier, snapshot.timeline, switchpoints)
 
     def _fresh_snapshot(self) -> Snapshot | None:
         with self._lock:
