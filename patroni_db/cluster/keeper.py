@@ -15,7 +15,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from patroni_db.cluster import registry
-from patroni_db.cluster.local import LocalCluster, import_path
+from patroni_db.cluster.lease import import_path
+from patroni_db.cluster.local import LocalCluster
 from patroni_db.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:

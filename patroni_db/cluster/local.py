@@ -8,16 +8,12 @@ import json
 import os
 import platform
 import secrets
-import socket
-import subprocess
 import sys
-import sysconfig
-import tempfile
 import time
 import weakref
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import psycopg
 from psycopg import sql
@@ -26,7 +22,9 @@ from psycopg.conninfo import make_conninfo
 from patroni_db.cluster import registry, rest
 from patroni_db.cluster.addresses import Layout
 from patroni_db.cluster.binaries import INSTALL_HINT, EtcdBinary, PostgresBinaries, find_etcd, find_postgres
-from patroni_db.cluster.control import call, read_line
+from patroni_db.cluster.control import call
+from patroni_db.cluster.health import etcd_is_healthy, is_primary, is_replica, is_streaming, own_view
+from patroni_db.cluster.lease import STOP_TIMEOUT, Lease, import_path
 from patroni_db.cluster.nodes import Node, NodeStatus, ProcessState
 from patroni_db.cluster.render import (
     NAMESPACE,
@@ -47,20 +45,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalCluster"]
 
-# -I keeps the caller's folder and PYTHON* variables out of the servers; what the caller imports from is added
-# at the end, so that nothing in it hides the standard library.
-_BOOT = (
-    "import sys; sys.path.extend(p for p in {path!r} if p not in sys.path); "
-    "from patroni_db.cluster.supervisor import main; main({descriptor})"
-)
+# -I keeps the caller's folder and PYTHON* variables out, as for the supervisor.
 _PATRONI = (
     "import sys; sys.path.extend(p for p in {path!r} if p not in sys.path); "
     "sys.argv = ['patroni', {config!r}]; from patroni.__main__ import main; main()"
 )
 
 _POLL = 0.05
-_HELLO_TIMEOUT = 20.0
-_STOP_TIMEOUT = 45.0
 _SWITCHOVER_TIMEOUT = 60.0
 # Seconds for which Patroni is asked again: a standby that is late on a busy machine is no candidate for some loops.
 _CANDIDATE_TIMEOUT = 10.0
@@ -77,43 +68,6 @@ def _tail(path: Path) -> str:
     except OSError:
         return ""
     return "\n".join([line for line in text.splitlines() if line and not line.startswith("  ")][-_TAIL_LINES:])
-
-
-def import_path() -> list[str]:
-    """Return where this process imports from, as absolute paths, for a child in another folder."""
-    return [str(Path(entry).resolve()) for entry in sys.path if entry] + [str(Path.cwd())] * ("" in sys.path)
-
-
-class _Lease:
-    """The supervisor process and the socket whose closing ends it.
-
-    :param process: the supervisor
-    :param lifeline: our end of the socket pair
-    :param owner: process id that made it; a forked child must not end what its parent owns
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
-        self.process = process
-        self.lifeline = lifeline
-        self.owner = os.getpid()
-        self.folders: set[Path] = set()
-        self.kept: Path | None = None
-
-    def end(self) -> None:
-        """Let the supervisor go, and wait until it is gone with everything it owns."""
-        if os.getpid() != self.owner:
-            return
-        self.lifeline.close()
-        try:
-            self.process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise ClusterError(f"the cluster's supervisor (process {self.process.pid}) does not end") from None
-        if self.process.returncode != 0:
-            # It was killed, and could not do this itself.
-            from patroni_db.cluster.sweep import sweep  # noqa: PLC0415 - psutil may not be installed
-
-            for folder in self.folders:
-                sweep(folder, keep=folder == self.kept)
 
 
 class LocalCluster:
@@ -177,7 +131,7 @@ class LocalCluster:
         self._progress = progress or (lambda _: None)
         self._start_timeout = start_timeout
         self._finalizer: weakref.finalize[[], LocalCluster] | None = None
-        self._lease: _Lease | None = None
+        self._lease: Lease | None = None
         self._control: Path | None = None
         self._root: Path | None = None
         self._nodes: tuple[Node, ...] = ()
@@ -232,7 +186,7 @@ class LocalCluster:
             lease.end()
         elif control is not None:
             self._forget()
-            call(control, "shutdown", timeout=_STOP_TIMEOUT, until_closed=True)
+            call(control, "shutdown", timeout=STOP_TIMEOUT, until_closed=True)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the cluster has ended, for example because another program stopped it.
@@ -241,11 +195,7 @@ class LocalCluster:
         :returns: whether it has ended
         """
         if self._lease is not None:
-            try:
-                self._lease.process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                return False
-            return True
+            return self._lease.wait(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._control is not None and self._control.exists():
             if deadline is not None and time.monotonic() > deadline:
@@ -305,60 +255,14 @@ class LocalCluster:
         postgres = find_postgres(self._postgres_bin)
         self._progress(f"PostgreSQL {postgres.version} from {postgres.directory}")
         credentials = Credentials(*(secrets.token_urlsafe(16) for _ in range(4)))
-        hello = self._start_supervisor(etcd, postgres)
-        if self._lease is not None:
-            self._lease.folders = {Path(hello["root"]), Path(hello["run"])}
-            self._lease.kept = Path(hello["root"]) if self._directory else None
+        lease = self._lease = Lease()
+        # Also when the last reference goes or the interpreter ends.
+        self._finalizer = weakref.finalize(self, lease.end)
+        hello = lease.greet(self.settings.nodes, self._directory, _programs(etcd, postgres))
         hello["scope"] = "local-" + hello["etcd"][0].split(".")[2] + "-" + secrets.token_hex(2)
         self._adopt(hello, credentials)
         self._write_description(hello, credentials)
         self._start_servers(etcd, postgres, credentials, deadline)
-
-    def _start_supervisor(self, etcd: EtcdBinary, postgres: PostgresBinaries) -> dict[str, Any]:
-        ours, theirs = socket.socketpair()
-        with theirs, tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT.format(path=import_path(), descriptor=theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-                cwd="/",
-                env=environment(Path("/"), [], os.environ) | {"TMPDIR": tempfile.gettempdir()},
-            )
-            lease = self._lease = _Lease(process, ours)
-            # Also when the last reference goes or the interpreter ends.
-            self._finalizer = weakref.finalize(self, lease.end)
-            theirs.close()
-            return self._greet(ours, errors, etcd, postgres)
-
-    def _greet(
-        self, lifeline: socket.socket, errors: IO[bytes], etcd: EtcdBinary, postgres: PostgresBinaries
-    ) -> dict[str, Any]:
-        wish = {
-            "nodes": self.settings.nodes,
-            "directory": self._directory,
-            "temporary": tempfile.gettempdir(),
-            "owner": os.getpid(),
-            "needed": _needed_files(etcd, postgres),
-        }
-        lifeline.settimeout(_HELLO_TIMEOUT)
-        try:
-            lifeline.sendall(json.dumps(wish).encode() + b"\n")
-            line = read_line(lifeline)
-        except OSError as error:
-            line, reason = b"", str(error)
-        else:
-            reason = "it ended"
-        if not line:
-            errors.seek(0)
-            detail = errors.read().decode(errors="replace").strip()[-3000:]
-            raise ClusterError(f"the cluster's supervisor did not start: {reason}\n{detail}".rstrip())
-        hello: dict[str, Any] = json.loads(line)
-        if "error" in hello:
-            raise ClusterError(hello["error"])
-        return hello
 
     def _write_description(self, hello: Mapping[str, Any], credentials: Credentials) -> None:
         """Leave what :meth:`attach` needs with the supervisor."""
@@ -385,7 +289,7 @@ class LocalCluster:
             env=etcd_environment,
             log="etcd.log",
         )
-        self._await("etcd to be healthy", self._etcd_is_healthy, deadline, (_ETCD,))
+        self._await("etcd to be healthy", lambda: etcd_is_healthy(layout.etcd), deadline, (_ETCD,))
         for node in self.nodes:
             config = patroni_config(node, self.settings, layout, self.scope, postgres, credentials)
             self._call("write", path=f"{node.name}/patroni.json", text=json.dumps(config, indent=1))
@@ -397,7 +301,7 @@ class LocalCluster:
         for node in others:
             self._start_patroni(node, postgres)
         what = f"{first.name} to become the leader"
-        self._await(what, lambda: self._is_primary(first), deadline, (_ETCD, first.name))
+        self._await(what, lambda: is_primary(first), deadline, (_ETCD, first.name))
         if others:
             self._progress(f"{first.name} leads; {', '.join(node.name for node in others)} copy it")
         self._create_application(first, credentials)
@@ -454,7 +358,7 @@ class LocalCluster:
     def _suspects(self, servers: tuple[str, ...]) -> tuple[str, ...]:
         """Return those whose logs explain a start that hangs."""
         nodes = [name for name in servers if name != _ETCD]
-        unwell = [name for name in nodes if not (self._is_replica_of(name) or self._is_primary(self.node(name)))]
+        unwell = [name for name in nodes if not (is_replica(self.node(name)) or is_primary(self.node(name)))]
         return tuple(unwell or nodes) or servers
 
     def _logs(self, servers: tuple[str, ...]) -> str:
@@ -578,7 +482,7 @@ class LocalCluster:
         try:
             return rest.read_key(self._up_layout.etcd, self._leader_key) or None
         except OSError:
-            return next((node.name for node in self._nodes if self._is_primary(node)), None)
+            return next((node.name for node in self._nodes if is_primary(node)), None)
 
     @property
     def _leader_key(self) -> str:
@@ -604,27 +508,6 @@ class LocalCluster:
 
     # What Patroni says.
 
-    def _own_view(self, node: Node) -> dict[str, Any]:
-        return rest.get_json((node.host, node.api_port), "/patroni", timeout=2.0) or {}
-
-    def _is_primary(self, node: Node) -> bool:
-        """Tell whether the node says of itself that its PostgreSQL is a running primary (``master`` before 4.0)."""
-        view = self._own_view(node)
-        return view.get("role") in ("primary", "master") and view.get("state") == "running"
-
-    def _is_replica_of(self, name: str, timeline: int | None = None) -> bool:
-        view = self._own_view(self.node(name))
-        return (
-            view.get("role") == "replica"
-            and view.get("state") == "running"
-            and view.get("replication_state") == "streaming"
-            and timeline in (None, view.get("timeline"))
-        )
-
-    def _etcd_is_healthy(self) -> bool:
-        answer = rest.get_json(self._up_layout.etcd, "/health", timeout=2.0) or {}
-        return str(answer.get("health")) == "true"
-
     def _is_initializing(self) -> bool:
         try:
             return rest.read_key(self._up_layout.etcd, f"{NAMESPACE}{self.scope}/initialize") is not None
@@ -636,32 +519,12 @@ class LocalCluster:
         return tuple(node for node in self._nodes if alive[node.name]["state"] == ProcessState.RUNNING)
 
     def _is_streaming(self) -> bool:
-        """Tell whether every running node is well, by its own word and in the cluster view that applications read."""
-        leader = self.leader
-        if leader is None or not self._is_primary(self.node(leader)):
+        leader, running = self.leader, self._running()
+        nodes = {node.name: node for node in running}
+        if leader not in nodes:
             return False
-        timeline = self._own_view(self.node(leader)).get("timeline")
-        running = self._running()
-        if leader not in {node.name for node in running}:
-            return False
-        replicas = {node.name for node in running} - {leader}
-        if not all(self._is_replica_of(name, timeline) for name in replicas):
-            return False
-        node = self.node(leader)
-        view = rest.get_json((node.host, node.api_port), "/cluster") or {}
-        rows = {row.get("name"): row for row in view.get("members", ())}
-        if rows.get(leader, {}).get("state") != "running" or rows[leader].get("role") != "leader":
-            return False
-        return all(
-            # "running" of a replica before Patroni 3.0.4; the node's own view was asked above.
-            rows.get(name, {}).get("state") in ("streaming", "running") and rows[name].get("timeline") == timeline
-            for name in replicas
-        ) and self._synchronous_as_wished(rows, replicas)
-
-    def _synchronous_as_wished(self, rows: Mapping[str, Mapping[str, Any]], replicas: set[str]) -> bool:
-        if not self.settings.synchronous or not replicas:
-            return True
-        return any(rows[name].get("role") in ("sync_standby", "quorum_standby") for name in replicas)
+        replicas = [node for node in running if node.name != leader]
+        return is_streaming(nodes[leader], replicas, synchronous=bool(self.settings.synchronous))
 
     def wait_for_leader(self, other_than: str | None = None, timeout: float = 60.0) -> str:
         """Wait until a node holds the leader key and its PostgreSQL is a running primary.
@@ -676,7 +539,7 @@ class LocalCluster:
 
     def _primary_other_than(self, name: str | None) -> str | None:
         leader = self.leader
-        if leader is None or leader == name or not self._is_primary(self.node(leader)):
+        if leader is None or leader == name or not is_primary(self.node(leader)):
             return None
         return leader
 
@@ -794,7 +657,8 @@ class LocalCluster:
         :param timeout: seconds
         """
         self._call("start", name=_ETCD)
-        self._await("etcd to be healthy", self._etcd_is_healthy, time.monotonic() + timeout, (_ETCD,))
+        endpoint, deadline = self._up_layout.etcd, time.monotonic() + timeout
+        self._await("etcd to be healthy", lambda: etcd_is_healthy(endpoint), deadline, (_ETCD,))
 
     def expire_leader(self) -> bool:
         """Delete the leader key in etcd, as if the ttl had passed; tell whether there was one."""
@@ -841,7 +705,7 @@ class LocalCluster:
         self._until("every node to be resumed", lambda: self._all_paused(wanted=False) or None, timeout)
 
     def _all_paused(self, *, wanted: bool) -> bool:
-        views = [self._own_view(node) for node in self._running()]
+        views = [own_view(node) for node in self._running()]
         return all(view and bool(view.get("pause")) is wanted for view in views)
 
     def heal(self, timeout: float = 60.0) -> None:
@@ -877,17 +741,8 @@ class LocalCluster:
         return None
 
 
-def _needed_files(etcd: EtcdBinary, postgres: PostgresBinaries) -> list[str]:
-    """Return what a user must be able to read in order to run the servers."""
-    needed = [sys.executable, str(Path(sys.executable).resolve()), sysconfig.get_path("stdlib")]
-    for package in ("patroni", "psutil", "patroni_db", "psycopg"):
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            needed.append(spec.origin)
-    return [*needed, str(etcd.path), *map(str, _programs(postgres))]
-
-
-def _programs(postgres: PostgresBinaries) -> Iterator[Path]:
+def _programs(etcd: EtcdBinary, postgres: PostgresBinaries) -> Iterator[str]:
+    yield str(etcd.path)
     for name in ("postgres", "initdb"):
-        yield postgres.directory / name
-        yield (postgres.directory / name).resolve()
+        program = postgres.directory / name
+        yield from (str(program), str(program.resolve()))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patroni_db.cluster.local import import_path
+from patroni_db.cluster.lease import import_path
 from patroni_db.demo.errors import DemoError
 from patroni_db.errors import ConfigError
 

@@ -434,8 +434,9 @@ def test_it_can_be_started_again_even_after_its_supervisor_was_killed() -> None:
     with cluster:
         first = cluster.directory
         assert cluster._lease is not None
-        servers = psutil.Process(cluster._lease.process.pid).children(recursive=True)
-        cluster._lease.process.kill()
+        supervisor = psutil.Process(cluster._lease.pid)
+        servers = supervisor.children(recursive=True)
+        supervisor.kill()
     assert not first.exists()
     eventually(lambda: not any(map(_is_alive, servers)), "servers to end")
     cluster.stop()
