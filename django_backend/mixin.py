@@ -34,7 +34,7 @@ from django_backend.options import check_driver_options, current_config, driver_
 from django_backend.reading import CausalMixin
 from django_backend.work import note_write
 from patroni_db.acquisition import acquire
-from patroni_db.connections import driver_of, is_lost, still_right, why_unusable
+from patroni_db.connections import driver_of, in_hot_standby, is_lost, still_right, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
 from patroni_db.errors import DiscoveryError, NoServerError
 from patroni_db.faults import READING_FAULTS, Fault, classify, sqlstate_of
@@ -515,12 +515,17 @@ class PatroniMixin(CausalMixin, _Base):
         return standby is True
 
     def _stands_by(self) -> bool | None:
-        """Return whether the session is, or was when it broke, on a standby; None when the server never said so."""
-        reported = self._driver.parameter(self.connection, "in_hot_standby") if self._driver else None
+        """Return whether the session is, or was when it broke, on a standby; None when that must be asked."""
+        reported = self._in_hot_standby()
         return None if reported is None else reported == "on"
 
+    def _in_hot_standby(self) -> str | None:
+        if self._driver is None or self._stamp is None:
+            return None
+        return in_hot_standby(self._driver, self.connection, self._stamp)
+
     def _asked_whether_it_stands_by(self) -> bool:
-        """Ask by a statement: before PostgreSQL 14, and behind poolers that report nothing."""
+        """Ask by a statement: before PostgreSQL 14, and behind poolers."""
         try:
             with self.connection.cursor() as cursor:
                 (standby,) = cursor.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
@@ -551,7 +556,7 @@ class PatroniMixin(CausalMixin, _Base):
             return
         fault = classify(exc, closed=self.connection.closed)
         if fault in READING_FAULTS:
-            self._discovery.distrust(self._stamp, fault, self._driver.parameter(self.connection, "in_hot_standby"))
+            self._discovery.distrust(self._stamp, fault, self._in_hot_standby())
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:

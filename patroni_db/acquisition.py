@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from patroni_db.bounded import call_within
 from patroni_db.connections import Stamp, driver_of, holds_role, may_serve, still_right
 from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError, NoServerError
-from patroni_db.faults import Fault, classify, is_refusal, sqlstate_of
+from patroni_db.faults import Fault, classify, is_refusal, may_be_poolers, sqlstate_of
 from patroni_db.forking import no_fork
 from patroni_db.gate import Admission
 from patroni_db.ping import accepts_connections
@@ -122,6 +122,8 @@ class Acquisition:
         self._failed_at = -math.inf
         # What is tried in vain, whether its Patroni said meanwhile that it runs, and since when all that holds.
         self._in_vain: tuple[Address, bool, float] | None = None
+        self._is_pooled = config.port is not None
+        self._was_told = False
         self._refusals = 0
         self._refusal: BaseException | None = None
         self._last: tuple[Stamp, BaseException] | None = None
@@ -163,11 +165,17 @@ class Acquisition:
     def failed(self, attempt: Attempt, error: BaseException, *, refused: bool, elapsed: float = 0.0) -> None:
         """Report that the server was not reached, had the wrong role, or refused the login.
 
-        :param refused: whether the server lives and accepts connections, only not this one
+        :param refused: whether the server lives and accepts connections, only not this one. A pooler lives on without
+            its server: what may be about that is tried again until the deadline
         :param elapsed: seconds that the attempt took
         """
         _forget_frames(error)
         self._last = (attempt.stamp, error)
+        if refused and attempt.stamp.pooled and may_be_poolers(error):
+            refused = False
+            if not self._was_told:
+                self._was_told = True
+                logger.warning("the pooler beside %s refuses us: %s", attempt.stamp.member, str(error).strip())
         logger.debug("%s (%s): %s", attempt.stamp.member, attempt.address, str(error))
         if refused:
             if not self._config.target.writes:  # it may be full (53300), which libpq does not tell from other refusals
@@ -184,18 +192,24 @@ class Acquisition:
         if elapsed >= min(_PROMPT, attempt.limit):
             self._discovery.suspect(attempt.stamp.member, attempt.address)
 
+    def is_overtaken(self, attempt: Attempt) -> bool:
+        """Return whether routing has moved away from the server since it was chosen."""
+        stamp, snapshot = attempt.stamp, self._discovery.snapshot
+        if snapshot is None or snapshot.generation == stamp.generation:
+            return False
+        return not may_serve(stamp, self._config, snapshot)
+
     def succeeded(self, attempt: Attempt) -> Stamp | None:
         """Report that the server was reached and proved its role.
 
         :returns: the connection's stamp; None when routing has moved away from that server meanwhile, so
             that the connection must be closed
         """
+        if self.is_overtaken(attempt):
+            return None
         stamp, snapshot = attempt.stamp, self._discovery.snapshot
-        if snapshot is not None and snapshot.generation != stamp.generation:
-            if still_right(stamp, self._config, snapshot):
-                stamp = stamp.renewed(snapshot.generation)
-            elif not may_serve(stamp, self._config, snapshot):
-                return None
+        if snapshot is not None and still_right(stamp, self._config, snapshot):
+            stamp = stamp.renewed(snapshot.generation)
         self._discovery.proved(stamp.member, stamp.address, primary=self._config.target is Target.PRIMARY, seeker=self)
         if self._last is not None:
             waited = self._discovery.clock() - self._began
@@ -243,7 +257,7 @@ class Acquisition:
         if snapshot is None:
             failure = self._discovery.failure
             if self._config.fallback_hosts and failure is not None and not self._rest():
-                stamps = [Stamp(None, address, 0) for address in self._config.fallback_hosts]
+                stamps = [Stamp(None, address, 0, self._is_pooled) for address in self._config.fallback_hosts]
                 self._discovery.rng.shuffle(stamps)
                 return None, stamps
             if failure is not None and not failure.transient and not self._config.fallback_hosts:
@@ -296,7 +310,9 @@ class Acquisition:
             loads=self._discovery.live.loads(self._config),
         )
         pairs = ((member, snapshot.address_of(member)) for member in members)
-        return [Stamp(member.name, address, snapshot.generation) for member, address in pairs if address]
+        return [
+            Stamp(member.name, address, snapshot.generation, self._is_pooled) for member, address in pairs if address
+        ]
 
     def _attempt(self, stamp: Stamp) -> Attempt:
         remaining = self._deadline - self._discovery.clock()
@@ -455,12 +471,12 @@ def _proves_role(
     discovery: Discovery, config: PatroniConfig, search: Acquisition, attempt: Attempt, connection: Any
 ) -> bool:
     """Return whether the server has the role; of one that is being promoted, once it is."""
-    held = holds_role(driver_of(connection), connection, config.target)
+    # Before anything is asked: from here on a move of the leader ends it, also while a pooler waits for its server.
+    discovery.live.add(connection, attempt.stamp, config)
+    held = holds_role(driver_of(connection), connection, attempt.stamp, config.target)
     if held is None:
-        held = _ask_role(connection) is config.target.in_hot_standby
+        held = not search.is_overtaken(attempt) and _ask_role(connection) is config.target.in_hot_standby
     pause = None if held else search.promotion_pause(attempt, 0.0)
-    if held or pause is not None:  # known before it is used: from here on a move of the leader ends it
-        discovery.live.add(connection, attempt.stamp, config)
     began = discovery.clock()
     while not held and pause is not None:
         time.sleep(pause)
@@ -473,12 +489,12 @@ async def _proves_role_async(
     discovery: Discovery, config: PatroniConfig, search: Acquisition, attempt: Attempt, connection: Any
 ) -> bool:
     """Do the same as :func:`_proves_role` for coroutines."""
-    held = holds_role(driver_of(connection), connection, config.target)
+    # Before anything is asked: from here on a move of the leader ends it, also while a pooler waits for its server.
+    discovery.live.add(connection, attempt.stamp, config)
+    held = holds_role(driver_of(connection), connection, attempt.stamp, config.target)
     if held is None:
-        held = await _ask_role_async(connection) is config.target.in_hot_standby
+        held = not search.is_overtaken(attempt) and await _ask_role_async(connection) is config.target.in_hot_standby
     pause = None if held else search.promotion_pause(attempt, 0.0)
-    if held or pause is not None:  # known before it is used: from here on a move of the leader ends it
-        discovery.live.add(connection, attempt.stamp, config)
     began = discovery.clock()
     while not held and pause is not None:
         await asyncio.sleep(pause)
@@ -558,7 +574,7 @@ _IN_RECOVERY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
 
 
 def _ask_role(connection: Any) -> bool:
-    """Ask for the role by a statement: before PostgreSQL 14, and behind poolers that report none."""
+    """Ask for the role by a statement: before PostgreSQL 14, and behind poolers."""
     with connection.cursor() as cursor:
         cursor.execute(_IN_RECOVERY)
         (in_recovery,) = cursor.fetchone()

@@ -28,6 +28,7 @@ __all__ = [
     "driver_of",
     "has_left_bytes",
     "holds_role",
+    "in_hot_standby",
     "is_lost",
     "may_serve",
     "still_right",
@@ -42,11 +43,13 @@ class Stamp:
     :param member: the member's name; None for a fallback host, which no view has named
     :param address: the address connected to
     :param generation: the discovery's generation at that time
+    :param pooled: whether a pooler stands in between (``patroni_port``): it answers for the server
     """
 
     member: str | None
     address: Address
     generation: int
+    pooled: bool = False
 
     def renewed(self, generation: int) -> Stamp:
         """Return the stamp for a later `generation` under which it is still right."""
@@ -167,12 +170,21 @@ def has_left_bytes(fileno: int) -> bool:
     return bool(poller.poll(0))
 
 
-def holds_role(driver: Driver, connection: object, target: Target) -> bool | None:
-    """Return whether the server reports the role `target` wants; None when it reports none (before 14)."""
+def in_hot_standby(driver: Driver, connection: object, stamp: Stamp) -> str | None:
+    """Return what the server reports of its role, ``on`` or ``off``; None when that must be asked.
+
+    PostgreSQL before 14 reports nothing. Through PgBouncer (1.18, measured) every client is told what the first session
+    of the pool was told, also when the server has been promoted or demoted since.
+    """
+    return None if stamp.pooled else driver.parameter(connection, "in_hot_standby")
+
+
+def holds_role(driver: Driver, connection: object, stamp: Stamp, target: Target) -> bool | None:
+    """Return whether the server reports the role `target` wants; None when that must be asked."""
     wanted = target.in_hot_standby
     if wanted is None:
         return True
-    reported = driver.parameter(connection, "in_hot_standby")
+    reported = in_hot_standby(driver, connection, stamp)
     return None if reported is None else (reported == "on") == wanted
 
 
@@ -258,7 +270,7 @@ def why_unusable(
     fileno = driver.fileno(connection)
     if fileno is not None and has_left_bytes(fileno):
         return "the server hung up"
-    if holds_role(driver, connection, config.target) is False:
+    if holds_role(driver, connection, stamp, config.target) is False:
         return "the server changed its role"
     return None
 

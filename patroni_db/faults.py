@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["READING_FAULTS", "Fault", "chain", "classify", "is_refusal", "sqlstate_of"]
+__all__ = ["READING_FAULTS", "Fault", "chain", "classify", "is_refusal", "may_be_poolers", "sqlstate_of"]
 
 
 class Fault(enum.Enum):
@@ -57,7 +57,10 @@ _BY_STATE: Final = {
     "58030": Fault.CORRUPTED,
 }
 _CONNECTION_EXCEPTION: Final = "08"
+# PgBouncer's own errors, "server conn crashed?" and "server login has been failing" among them, are 08P01; so is what a
+# server says to a client that does not keep to the protocol. Fatal ones are the session's last.
 _PROTOCOL_VIOLATION: Final = "08P01"
+_LAST_SEVERITIES: Final = frozenset({"FATAL", "PANIC"})
 # The classes of SQLSTATEs with which a living server refuses a login: it would refuse the next one too.
 _REFUSALS: Final = ("28", "3D", "42", "0A", "22", "08P01")
 _NETWORK_ERRNOS: Final = frozenset(
@@ -78,12 +81,22 @@ def classify(exc: BaseException, *, closed: bool | None = None) -> Fault:
     """
     state = sqlstate_of(exc)
     if state is not None:
-        if state.startswith(_CONNECTION_EXCEPTION) and state != _PROTOCOL_VIOLATION:
+        if state == _PROTOCOL_VIOLATION:
+            return Fault.UNAVAILABLE if closed or _is_last(exc) else Fault.OTHER
+        if state.startswith(_CONNECTION_EXCEPTION):
             return Fault.UNAVAILABLE
         return _BY_STATE.get(state, Fault.OTHER)
     if closed is not None:
         return Fault.UNAVAILABLE if closed else Fault.OTHER
     return Fault.UNAVAILABLE if any(map(_speaks_of_connection, chain(exc))) else Fault.OTHER
+
+
+def may_be_poolers(exc: BaseException) -> bool:
+    """Return whether a pooler that cannot reach its server may have raised the error of a failed login.
+
+    PgBouncer tells that by 08P01, as it does much else, and libpq hides the SQLSTATE.
+    """
+    return sqlstate_of(exc) in {None, _PROTOCOL_VIOLATION}
 
 
 def is_refusal(exc: BaseException) -> bool:
@@ -115,6 +128,17 @@ def chain(exc: BaseException) -> Iterator[BaseException]:
         yield link
         orig = getattr(link, "orig", None)
         link = orig if isinstance(orig, BaseException) else link.__cause__
+
+
+def _is_last(exc: BaseException) -> bool:
+    """Return whether the server or pooler says that it ends the session with this error."""
+    for link in chain(exc):
+        told = getattr(link, "diag", link)  # psycopg's and psycopg2's; asyncpg's errors tell themselves
+        for name in ("severity_nonlocalized", "severity_en", "severity"):  # PgBouncer sends the last alone
+            severity = getattr(told, name, None)
+            if isinstance(severity, str) and severity:
+                return severity in _LAST_SEVERITIES
+    return False
 
 
 def _speaks_of_connection(exc: BaseException) -> bool:

@@ -19,9 +19,9 @@ __all__ = ["ends_transaction", "is_in_doubt"]
 _SAID_SO: Final = frozenset({"08007", "40003"})
 # No session was there to run anything: not made, not accepted, or the server still starts up.
 _NEVER_RAN: Final = frozenset({"08001", "08004", "57P03"})
-# An error like others while the connection lives. asyncpg says 08003 of one that broke meanwhile ("closed in the middle
-# of operation"), and PgBouncer 08P01 when it has lost the server ("server conn crashed?"), before it hangs up.
-_LAST_WORDS: Final = frozenset({"08003", "08P01"})
+# An error like others while the connection lives. asyncpg says it of one that broke meanwhile ("closed in the middle of
+# operation").
+_NO_CONNECTION: Final = "08003"
 # With these a statement ends the transaction it is in, for good.
 _ENDS: Final = ("COMMIT", "END", "PREPARE TRANSACTION", "COMMIT PREPARED")
 
@@ -38,7 +38,7 @@ def is_in_doubt(exc: BaseException, *, lost: bool, lost_before: bool) -> bool:
         return True
     if lost_before or state in _NEVER_RAN:
         return False
-    if state in _LAST_WORDS:
+    if state == _NO_CONNECTION:
         return lost
     return classify(exc, closed=lost) is Fault.UNAVAILABLE
 

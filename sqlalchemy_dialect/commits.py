@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
 
+from patroni_db.connections import in_hot_standby
 from patroni_db.outcome import ends_transaction, is_in_doubt
 from sqlalchemy_dialect.attempt import ATTEMPT, attempt_on
 from sqlalchemy_dialect.errors import CommitOutcomeUnknown
@@ -141,7 +142,7 @@ def _stands_by(connection: Connection, mark: Mark) -> bool:
     driver_connection = connection.connection.driver_connection
     if mark.driver.is_closed(driver_connection):
         return False
-    return mark.driver.parameter(driver_connection, "in_hot_standby") == "on"
+    return in_hot_standby(mark.driver, driver_connection, mark.stamp) == "on"
 
 
 def _is_lost(connection: Connection, mark: Mark) -> bool:

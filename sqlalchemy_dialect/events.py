@@ -25,7 +25,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError, SQLAlchemyError
 
 from patroni_db.acquisition import acquire, acquire_async
-from patroni_db.connections import why_unusable
+from patroni_db.connections import in_hot_standby, why_unusable
 from patroni_db.discovery import discovery_for
 from patroni_db.errors import PatroniError
 from patroni_db.faults import Fault, classify
@@ -171,7 +171,7 @@ class PatroniEvents:
         """Have `record` know of its new connection, and listen to the engine where that does not look itself."""
         mark(record, connection, stamp)
         if isinstance(connection, Watched):
-            connection.writes = self.config.target.writes
+            connection.may_stand_by = not self.config.target.writes and not stamp.pooled
             return
         engine = None if self._engine is None else self._engine()
         if engine is not None and not self._listens:
@@ -259,20 +259,18 @@ class PatroniEvents:
         if not closed and not isinstance(error, context.dialect.loaded_dbapi.Error):
             return None
         fault = classify(error, closed=closed)
-        in_hot_standby = None if closed else known.driver.parameter(driver_connection, "in_hot_standby")
-        if condemns(fault, self.config.target, in_hot_standby):
+        reported = None if closed else in_hot_standby(known.driver, driver_connection, known.stamp)
+        if condemns(fault, self.config.target, reported):
             context.is_disconnect = True
             # The others in the pool are looked at when they are handed out: one that is fine must not go with it.
             context.invalidate_pool_on_disconnect = False
             logger.info("lost a connection to %s (%s): %s", known.stamp.member, known.stamp.address, fault.value)
             self.discovery.invalidate(known.stamp.member, known.stamp.address)
-        distrusted = self.discovery.distrust(known.stamp, fault, in_hot_standby)
+        distrusted = self.discovery.distrust(known.stamp, fault, reported)
         if attempt is not None:
             attempt.elsewhere = distrusted
             attempt.lost = attempt.lost or closed or context.is_disconnect
-            attempt.read_only = fault is Fault.NOT_WRITABLE and (
-                in_hot_standby == "off" or not self.config.target.writes
-            )
+            attempt.read_only = fault is Fault.NOT_WRITABLE and (reported == "off" or not self.config.target.writes)
         doubt = in_doubt(context, lost=closed)
         if attempt is not None:
             attempt.doubt = doubt

@@ -25,6 +25,7 @@ from sqlalchemy.util import EMPTY_DICT
 
 from patroni_db.causal import Standing
 from patroni_db.causal_context import causal_scope, observe, observed
+from patroni_db.connections import in_hot_standby
 from sqlalchemy_dialect.clauses import effect_of
 from sqlalchemy_dialect.declarations import USE, declaration
 from sqlalchemy_dialect.effects import Effect
@@ -436,9 +437,11 @@ class AsyncRoutingSession(AsyncSession):
 
 
 def _in_hot_standby(connection: Connection) -> str | None:
-    """Return what the server behind a connection last reported, ``on`` or ``off``; None when it reports nothing."""
+    """Return what the server behind a connection last reported, ``on`` or ``off``; None when that is not known."""
     mark = mark_of(connection.connection)
-    return None if mark is None else mark.driver.parameter(connection.connection.driver_connection, "in_hot_standby")
+    if mark is None:
+        return None
+    return in_hot_standby(mark.driver, connection.connection.driver_connection, mark.stamp)
 
 
 def _after_begin(session: RoutingSession, transaction: SessionTransaction, connection: Connection) -> None:

@@ -39,8 +39,9 @@ class Watched:
     """The attempt of ``run_transaction`` that has it."""
     lost_before: bool | None = None
     """Whether it was lost before COMMIT was sent; None when none was, it was answered, or its server stands by."""
-    writes: bool = False
-    """Whether it is for the primary alone: then nobody needs to ask, at each COMMIT, whether its server stands by."""
+    may_stand_by: bool = True
+    """Whether its server may say at a COMMIT that it stands by: not when the connection is for the primary alone, and
+    not when a pooler answers for the server."""
     _driver: Driver | None = None
 
     def allow_commit(self) -> Driver:
@@ -57,7 +58,7 @@ class Watched:
 
     def note(self, driver: Driver, *, lost: bool) -> None:
         """Note, when COMMIT is about to be sent, whether the connection is lost already."""
-        stands_by = not self.writes and not lost and driver.parameter(self, "in_hot_standby") == "on"
+        stands_by = self.may_stand_by and not lost and driver.parameter(self, "in_hot_standby") == "on"
         self.lost_before = None if stands_by else lost
         if self.attempt is not None:
             self.attempt.sent = True

@@ -217,6 +217,31 @@ def test_a_refusal_by_a_server_that_came_up_a_moment_ago_is_forgotten_when_it_le
     assert search.succeeded(attempt(search)) is not None
 
 
+@pytest.mark.parametrize("state", [None, "08P01"])
+def test_a_pooler_that_refuses_us_may_only_miss_its_server(state: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    search = stage.seek(port=6432)
+    error = PermissionError("server login has been failing")
+    error.sqlstate = state  # type: ignore[attr-defined]
+    for _ in range(5):
+        search.failed(attempt(search), error, refused=True)
+        pause(search)
+        stage.look(CALM)
+    assert caplog.text.count("the pooler beside n1 refuses us: server login has been failing") == 1
+    assert search.succeeded(attempt(search)) is not None
+
+
+def test_what_no_pooler_would_say_is_believed_through_one_too() -> None:
+    stage = Stage()
+    search = stage.seek(port=6432)
+    error = PermissionError("password authentication failed")
+    error.sqlstate = "28P01"  # type: ignore[attr-defined]
+    search.failed(attempt(search), error, refused=True)
+    search.failed(attempt(search), error, refused=True)
+    with pytest.raises(PermissionError, match="password authentication failed"):
+        search.step()
+
+
 def test_a_cold_start_waits_for_the_first_look() -> None:
     stage = Stage(None)
     search = stage.seek()

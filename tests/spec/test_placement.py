@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from typing import Any
 
@@ -241,3 +242,28 @@ def test_a_replica_that_was_started_again_does_not_rest_for_having_been_down() -
     assert stage.discovery.resting() <= {"n2"}
     stage.distrust("n2")
     assert stage.discovery.resting() == {"n2"}
+
+
+class Telling(Silent):
+    """A driver whose server has reported a role."""
+
+    def __init__(self, in_hot_standby: str) -> None:
+        self._reported = in_hot_standby
+
+    def parameter(self, _: Any, name: str) -> str | None:  # type: ignore[override]
+        return self._reported if name == "in_hot_standby" else None
+
+
+@pytest.mark.parametrize(("target", "member", "other_role"), [("primary", "n1", "on"), ("replica", "n2", "off")])
+def test_a_server_tells_itself_of_its_role_and_a_pooler_what_it_once_was(
+    target: str, member: str, other_role: str
+) -> None:
+    stage = Stage()
+    direct = stage.stamp(member)
+    pooled = dataclasses.replace(direct, pooled=True)
+    config = PatroniConfig(urls=SEEDS, target=target)
+    whys = [
+        why_unusable(Telling(other_role), object(), stamp, config, stage.discovery.snapshot)
+        for stamp in (direct, pooled)
+    ]
+    assert whys == ["the server changed its role", None]

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from patroni_db.faults import Fault, classify, is_refusal, sqlstate_of
+from patroni_db.faults import Fault, classify, is_refusal, may_be_poolers, sqlstate_of
 
 
 class OperationalError(Exception):
@@ -46,7 +46,41 @@ def error(state: str | None, cls: type[Exception] = OperationalError, attribute:
 def test_the_sqlstate_decides(state: str, fault: Fault) -> None:
     assert classify(error(state)) is fault
     assert classify(error(state, InternalError, "pgcode")) is fault
-    assert classify(error(state), closed=True) is fault
+    assert classify(error(state), closed=False) is fault
+
+
+@pytest.mark.parametrize("state", ["25006", "40001", "53300", "57P01", "57P04", "XX001", "23505"])
+def test_the_sqlstate_decides_also_when_the_connection_is_gone(state: str) -> None:
+    assert classify(error(state), closed=True) is classify(error(state))
+
+
+class Diagnostics:
+    """Stands for psycopg's ``diag``."""
+
+    def __init__(self, severity: str, severity_nonlocalized: str | None = None) -> None:
+        self.severity = severity
+        self.severity_nonlocalized = severity_nonlocalized
+
+
+@pytest.mark.parametrize(
+    ("diagnostics", "fault"),
+    [
+        (Diagnostics("FATAL"), Fault.UNAVAILABLE),  # PgBouncer's
+        (Diagnostics("FATAL", "FATAL"), Fault.UNAVAILABLE),
+        (Diagnostics("PÂNICO", "PANIC"), Fault.UNAVAILABLE),
+        (Diagnostics("ERROR"), Fault.OTHER),
+        (Diagnostics("FEHLER", "ERROR"), Fault.OTHER),
+    ],
+)
+def test_a_protocol_violation_that_ends_the_session_is_a_poolers_that_lost_its_server(
+    diagnostics: Diagnostics, fault: Fault
+) -> None:
+    of_psycopg, of_asyncpg = error("08P01"), error("08P01")
+    of_psycopg.diag = diagnostics  # type: ignore[attr-defined]
+    of_asyncpg.severity, of_asyncpg.severity_en = diagnostics.severity, diagnostics.severity_nonlocalized  # type: ignore[attr-defined]
+    for exc in (of_psycopg, of_asyncpg):
+        assert classify(exc) is fault
+        assert classify(exc, closed=True) is Fault.UNAVAILABLE
 
 
 def test_without_sqlstate_the_connection_decides() -> None:
@@ -100,3 +134,8 @@ def test_a_refused_login_is_told_from_a_server_that_is_not_ready(state: str, ref
 
 def test_without_sqlstate_nothing_is_known_of_a_refusal() -> None:
     assert not is_refusal(error(None))
+
+
+@pytest.mark.parametrize(("state", "expected"), [(None, True), ("08P01", True), ("28P01", False), ("3D000", False)])
+def test_which_refusals_a_pooler_may_make_that_lost_its_server(state: str | None, expected: bool) -> None:
+    assert may_be_poolers(error(state)) is expected
