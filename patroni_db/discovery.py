@@ -418,10 +418,11 @@ class Discovery:
         watcher = self._watcher
         if watcher is None:
             with self._lock:
-                watcher = self._watcher
+                watcher, is_new = self._watcher, self._watcher is None
                 if watcher is None:
                     watcher = self._watcher = Watcher(self, "patroni-db watcher")
-                    watcher.start()
+            if is_new:  # not under the lock: a thread may run before start() has returned, with gevent it always does
+                watcher.start()
         return watcher
 
     def close(self) -> None:
@@ -476,9 +477,10 @@ class Discovery:
             return
         push = push_for(self, scope)
         with self._lock:
-            if self._watcher is not None:  # not closed meanwhile
-                self._push = push
-                push.start()
+            if self._watcher is None:  # closed meanwhile
+                return
+            self._push = push
+        push.start()
 
     def tick(self) -> bool:
         """Suspect servers from which an answer is outstanding; return whether there are connections at all.
