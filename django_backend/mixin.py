@@ -545,8 +545,9 @@ class PatroniMixin(CausalMixin, _Base):
         if self.connection is None or self._stamp is None or self._discovery is None:
             return Fault.OTHER
         fault = classify(exc, closed=self.connection.closed)
-        lost = fault is Fault.UNAVAILABLE
-        if lost or (fault is Fault.NOT_WRITABLE and self._config and self._config.target.writes and self._stands_by()):
+        # Where nobody tells whether the server stands by, it is better looked for once too often.
+        refused = fault is Fault.NOT_WRITABLE and self._config is not None and self._config.target.writes
+        if fault is Fault.UNAVAILABLE or (refused and self._stands_by() is not False):
             self._discovery.invalidate(self._stamp.member, self._stamp.address)
         return fault
 

@@ -175,7 +175,8 @@ class Acquisition:
             refused = False
             if not self._was_told:
                 self._was_told = True
-                logger.warning("the pooler beside %s refuses us: %s", attempt.stamp.member, str(error).strip())
+                beside = attempt.stamp.member or attempt.address
+                logger.warning("the pooler beside %s refuses us: %s", beside, str(error).strip())
         logger.debug("%s (%s): %s", attempt.stamp.member, attempt.address, str(error))
         if refused:
             if not self._config.target.writes:  # it may be full (53300), which libpq does not tell from other refusals

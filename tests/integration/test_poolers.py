@@ -17,6 +17,7 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from sqlalchemy_dialect import create_commit_marker_table, run_transaction
+from tests.django.backends import project
 from tests.integration.faults import crash, eventually, switchover
 from tests.integration.poolers import PGBOUNCER, pgbouncers, stand_ins
 from tests.integration.synchronous import replicate_synchronously, wait_for_synchronous_standby
@@ -134,6 +135,34 @@ def test_a_former_primary_is_read_from(cluster: LocalCluster, port: int) -> None
             return str(connection.scalar(text("SELECT host(inet_server_addr())")))
 
     eventually(lambda: server() == address, "the former primary to be read from")
+
+
+def test_djangos_connections_are_kept_and_lead_to_the_right_servers(
+    cluster: LocalCluster, port: int, table: str, django_db_blocker: Any
+) -> None:
+    options = {"patroni_port": port, "sslmode": "disable"}
+    with django_db_blocker.unblock(), project(cluster, CONN_MAX_AGE=None, OPTIONS=options) as aliases:
+
+        def request() -> tuple[bool, bool]:
+            for alias in ("default", "replica"):
+                aliases[alias].close_if_unusable_or_obsolete()
+            with aliases["default"].cursor() as cursor:
+                cursor.execute(f"INSERT INTO {table} VALUES ('x') RETURNING pg_is_in_recovery()")
+                (wrote,) = cursor.fetchone()
+            with aliases["replica"].cursor() as cursor:
+                cursor.execute("SELECT pg_is_in_recovery()")
+                (read,) = cursor.fetchone()
+            return wrote, read
+
+        for node in cluster.nodes:
+            psycopg.connect(through(cluster, port, node.name)).close()
+        assert request() == (False, True)
+        switchover(cluster)
+        cluster.wait_until_streaming()
+        eventually(lambda: request() == (False, True), "a replica to be read from")
+        kept = aliases["default"].connection
+        assert {request() for _ in range(30)} == {(False, True)}
+        assert aliases["default"].connection is kept
 
 
 def test_transactions_run_again_through_a_crash(cluster: LocalCluster, port: int, table: str) -> None:
