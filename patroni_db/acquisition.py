@@ -142,7 +142,7 @@ class Acquisition:
             raise self._out_of_time()
         if self._untried:
             return self._attempt(self._untried.pop(0))
-        self._discovery.ensure_watching()
+        look_again = self._discovery.ensure_watching()
         # Take places in the queues first and look at the state afterwards: no notification in between is lost.
         looked, opened = self._discovery.looked.enter(), self._discovery.gate.opened.enter()
         kept: Waiter | None = None
@@ -160,7 +160,7 @@ class Acquisition:
         if left <= 0:
             kept.cancel()
             raise self._out_of_time()
-        return Pause(kept, min(left, self._rest() or math.inf))
+        return Pause(kept, min(left, self._rest() or math.inf, look_again))
 
     def failed(self, attempt: Attempt, error: BaseException, *, refused: bool, elapsed: float = 0.0) -> None:
         """Report that the server was not reached, had the wrong role, or refused the login.
@@ -406,7 +406,7 @@ async def acquire_async(
                 elapsed = discovery.clock() - began
                 refused = _judge(search, step, exc, elapsed)
                 if refused is None:
-                    refused = await asyncio.to_thread(_is_login_refused, search, step)
+                    refused = await _is_login_refused_async(search, step)
                 search.failed(step, exc, refused=refused, elapsed=elapsed)
                 continue
             stamp = search.succeeded(step) if held else None
@@ -541,6 +541,14 @@ def _is_login_refused(search: Acquisition, attempt: Attempt) -> bool:
         return call_within(search.limit(), ask, _forget)
     except TimeoutError:
         return False
+
+
+async def _is_login_refused_async(search: Acquisition, attempt: Attempt) -> bool:
+    """Do the same as :func:`_is_login_refused` for coroutines."""
+    try:
+        return await asyncio.to_thread(_is_login_refused, search, attempt)
+    except RuntimeError:  # no thread can be started: the event loop stands still for an answer, at most two seconds
+        return _is_login_refused(search, attempt)
 
 
 def _forget_frames(error: BaseException) -> None:

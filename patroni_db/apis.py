@@ -5,30 +5,39 @@ An API that hangs keeps its own request waiting and nothing else: it is not aske
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import threading
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from cachetools import TTLCache
 
+from patroni_db.daemons import start_daemon
 from patroni_db.errors import DiscoveryError
 from patroni_db.forking import note_end
 from patroni_db.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from patroni_db.client import NodeStatus, PatroniClient
     from patroni_db.config import PatroniConfig
 
-__all__ = ["Apis"]
+__all__ = ["Apis", "Flight"]
 
 logger = logging.getLogger("patroni_db.discovery")
 
 # An API that failed is asked after the others for this many seconds.
 _REST: Final = 5.0
 _MANY: Final = 1024
+# So many requests are under way at a time; in an alarm the others are made at the next looks.
+_AT_ONCE: Final = 32
+
+# What becomes of asking one API: why it gave no usable answer, or None.
+Flight = concurrent.futures.Future["DiscoveryError | None"]
 
 
 class Apis:
@@ -36,7 +45,7 @@ class Apis:
 
     :param config: seeds, and how to ask
     :param clock: seconds, monotonic
-    :param make_client: makes one client for each endpoint
+    :param make_client: makes the client, with the first request
     """
 
     def __init__(
@@ -49,7 +58,7 @@ class Apis:
         self._clock = clock
         self._make_client = make_client
         self._lock = threading.Lock()
-        self._clients: dict[str, PatroniClient] = {}
+        self._client: PatroniClient | None = None
         self._resting: TTLCache[str, bool] = TTLCache(_MANY, _REST, timer=clock)
         self._failing: set[str] = set()
         self._flying: set[str] = set()
@@ -68,53 +77,64 @@ class Apis:
             resting = set(self._resting)
         return tuple(sorted((*urls[turn:], *urls[:turn]), key=lambda url: (url in resting, url != first)))
 
+    def keep(self, urls: Collection[str]) -> None:
+        """Forget what became of asking any other endpoint."""
+        with self._lock:
+            self._failing.intersection_update(urls)
+
     def ask(self, url: str) -> View:
         """Return what the API at `url` says of the cluster.
 
         :raises DiscoveryError: it gave no usable answer
         """
         at = self._clock()
-        return View(url, self._client(url).cluster(url), None, at)
+        with _told(url):
+            return View(url, self._shared_client().cluster(url), None, at)
 
     def ask_node(self, url: str) -> NodeStatus:
         """Return what the API at `url` says of its own node.
 
         :raises DiscoveryError: it gave no usable answer
         """
-        return self._client(url).node(url)
+        with _told(url):
+            return self._shared_client().node(url)
 
     def ask_history(self, url: str) -> Mapping[int, int]:
         """Return where each earlier timeline was left, as the API at `url` knows it.
 
         :raises DiscoveryError: it gave no usable answer
         """
-        return self._client(url).history(url)
+        with _told(url):
+            return self._shared_client().history(url)
 
-    def ask_all(
-        self,
-        urls: Iterable[str],
-        names_itself: Callable[[View], bool],
-        landed: Callable[[str, View | DiscoveryError], None],
-    ) -> list[threading.Thread]:
-        """Ask all `urls` at once, except those whose last request has not ended yet.
+    def ask_with_status(self, url: str, names_itself: Callable[[View], bool]) -> View:
+        """Do as :meth:`ask`, and ask a node that names itself as the leader for its own state too.
 
-        :param names_itself: tells whether the leader that a view names is the node that gave it: only such a node
-            is asked for its own state too
-        :param landed: called with each answer, in a thread of its own, whenever it comes
-        :returns: the threads that were started
+        :param names_itself: tells whether the leader that a view names is the node that gave it
+        :raises DiscoveryError: it gave no usable answer
         """
-        flights = []
-        for url in urls:
-            with self._lock:
-                if url in self._flying:
-                    continue
-                self._flying.add(url)
-            flight = threading.Thread(
-                target=self._fly, args=(url, names_itself, landed), name="patroni-db look", daemon=True
-            )
-            flight.start()
-            flights.append(flight)
-        return flights
+        view = self.ask(url)
+        if names_itself(view):
+            # It told of the cluster, that is enough; its next answer tells whether it fails.
+            with contextlib.suppress(DiscoveryError):
+                return dataclasses.replace(view, status=self.ask_node(url))
+        return view
+
+    def start(self, url: str, ask: Callable[[str], DiscoveryError | None]) -> Flight | None:
+        """Have ``ask(url)`` called in a thread of its own, or in place where none can be started.
+
+        :param ask: asks the API at `url` and takes its answer; returns why that is of no use, or None
+        :returns: what will be its result; None when it is not called, because the last call for `url` has not ended, or
+            as many as may be are under way
+        """
+        with self._lock:
+            if url in self._flying or len(self._flying) >= _AT_ONCE:
+                return None
+            self._flying.add(url)
+        flight: Flight = concurrent.futures.Future()
+        if start_daemon("patroni-db look", self._fly, url, ask, flight, note_end) is None:
+            self._fly(url, ask, flight, lambda: None)
+        return flight
 
     def note(self, url: str, failure: DiscoveryError | None) -> bool:
         """Let an API that failed rest, and log when it begins or ends to fail.
@@ -136,41 +156,36 @@ class Apis:
             logger.warning("Patroni API failed: %s", str(failure))
         return failure is not None and not was_failing
 
-    def close(self) -> None:
-        """Close pooled HTTP connections. The endpoints can still be asked."""
-        with self._lock:
-            clients, self._clients = self._clients, {}
-        for client in clients.values():
-            client.close()
-
     def _fly(
-        self,
-        url: str,
-        names_itself: Callable[[View], bool],
-        landed: Callable[[str, View | DiscoveryError], None],
+        self, url: str, ask: Callable[[str], DiscoveryError | None], flight: Flight, ended: Callable[[], None]
     ) -> None:
-        answer: View | DiscoveryError
+        result: DiscoveryError | None = None
         try:
-            answer = self.ask(url)
-            if names_itself(answer):
-                answer = dataclasses.replace(answer, status=self._status(url))
+            with _told(url):
+                result = ask(url)
         except DiscoveryError as exc:
-            answer = exc.with_traceback(None)
+            result = exc.with_traceback(None)  # its frames would keep the discovery alive, and its thread
         finally:
             with self._lock:
                 self._flying.discard(url)
-        landed(url, answer)
-        note_end()
+            flight.set_result(result)
+        ended()
 
-    def _status(self, url: str) -> NodeStatus | None:
-        try:
-            return self.ask_node(url)
-        except DiscoveryError:
-            return None  # it told of the cluster, that is enough; its next answer tells whether it fails
-
-    def _client(self, url: str) -> PatroniClient:
+    def _shared_client(self) -> PatroniClient:
         with self._lock:
-            client = self._clients.get(url)
-            if client is None:
-                client = self._clients[url] = self._make_client(self._config)
-            return client
+            if self._client is None:
+                self._client = self._make_client(self._config)
+            return self._client
+
+
+@contextlib.contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Let anything unexpected be a failure of asking `url`, which users see and which the next look may mend."""
+    try:
+        yield
+    except DiscoveryError:
+        raise
+    except Exception as exc:  # a bug, or a process that is short of memory or descriptors
+        # Once a look, and as text: see note().
+        logger.debug("asking %s failed\n%s", url, traceback.format_exc())
+        raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=True) from exc

@@ -12,6 +12,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from patroni_db.daemons import start_daemon
 from patroni_db.forking import note_end
 
 if TYPE_CHECKING:
@@ -65,15 +66,18 @@ class _Call(Generic[T]):
 def call_within(seconds: float, function: Callable[[], T], release: Callable[[T], None]) -> T:
     """Return ``function()``, called in a thread of its own with the caller's context variables.
 
+    Where no thread can be started it is called in place, and takes as long as it takes.
+
     :param seconds: how long to wait for it
     :param release: called with a result that came too late, or after an interrupted wait
     :raises TimeoutError: it has not returned within `seconds`; it goes on in its thread
     """
     call = _Call(function, release)
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(call.run,), name="patroni-db connect", daemon=True).start()
+    if start_daemon("patroni-db connect", context.run, call.run) is None:
+        return context.run(function)
     try:
-        in_time = call.ended.wait(seconds)
+        in_time = call.ended.wait(min(seconds, threading.TIMEOUT_MAX))
     except BaseException:  # Ctrl-C
         call.abandon()
         raise

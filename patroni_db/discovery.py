@@ -7,7 +7,9 @@ failures included. The last good view survives an outage of the API.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from cachetools import TLRUCache
 
+from patroni_db.answers import Answers
 from patroni_db.apis import Apis
 from patroni_db.balance import Balance
 from patroni_db.errors import DiscoveryError, NoPrimaryError
@@ -35,12 +38,13 @@ from patroni_db.selection import Target, candidates, first_rank
 from patroni_db.signals import Signal
 from patroni_db.snapshot import Snapshot
 from patroni_db.suspects import Suspects
-from patroni_db.views import View, best_view, confirmed_leaders
-from patroni_db.watcher import Watcher
+from patroni_db.views import View
+from patroni_db.watcher import TICK, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
+    from patroni_db.apis import Flight
     from patroni_db.client import NodeStatus, PatroniClient
     from patroni_db.config import PatroniConfig
     from patroni_db.connections import Stamp
@@ -60,10 +64,8 @@ _ALARM_PAUSE: Final = 0.1
 _ALARM_LENGTH: Final = 3.0
 # So long after its Patroni fell silent a leader has lost its lock (Patroni's default ttl), or is none the worse for it.
 _SILENT_LEADER: Final = 30.0
-# In an alarm views this old still count beside newer ones of other APIs.
-_ALARM_MEMORY: Final = 0.25
-# So long some node may still name a leader that another knows to be gone; /cluster follows within 50 ms (recorded).
-_FORMER_MEMORY: Final = 0.5
+# A calm look that waits for an answer sees this soon that an alarm was raised meanwhile.
+_HEEDS_ALARMS: Final = 0.02
 # A view counts as fresh for this many calm cadences; for one alarm pause while there is no leader.
 _CALM_LOOKS: Final = 3
 # A server that owes an answer for so many seconds is asked whether it lives: once, the leader twice.
@@ -107,13 +109,8 @@ class Discovery:
         self._lock = threading.Lock()
         self._publishing = threading.RLock()  # a subscriber may use a connection, and that may fail
         self._apis = Apis(self.config, self.clock, self._make_client)
-        self._views: dict[str, View | DiscoveryError] = {}
-        self._statuses: dict[str, NodeStatus | None] = {}
-        # The leader seen last before this one, and until when views that still name it are not believed.
-        self._former: tuple[str | None, float] = (None, -math.inf)
-        # When the latest of the views that were published had been asked for.
-        self._asked_at = -math.inf
-        self._watcher: Watcher | None = None
+        self._answers = Answers(self._book, self.clock)
+        self._watcher = Watcher(self, "patroni-db watcher")
         self._push: LeaderPush | None = None
         self._has_missed_scope = False
         self._failure: DiscoveryError | None = None
@@ -198,11 +195,8 @@ class Discovery:
         None while it was not asked, as where there is no alarm.
         """
         snapshot = self._snapshot
-        url = self._leader_url(snapshot.topology) if snapshot is not None else None
-        answer = self._views.get(url) if url is not None else None
-        if isinstance(answer, View):
-            return answer.status if self.clock() - answer.at <= _ALARM_MEMORY else None
-        return answer
+        url = self._answers.leader_url(snapshot.topology) if snapshot is not None else None
+        return self._answers.recent_status(url) if url is not None else None
 
     def lineage(self) -> Lineage | None:
         """Return the cluster's history as last seen; None while it is not known. Takes no lock, waits for nothing.
@@ -212,7 +206,8 @@ class Discovery:
         """
         if not self._identity.wants_lineage:
             self._identity.wants_lineage = True
-            self.ensure_watching().wake()
+            self._watcher.start()
+            self._watcher.wake()
         return self._identity.lineage
 
     # -- Waiting ---------------------------------------------------------------------------------------------
@@ -228,22 +223,22 @@ class Discovery:
             if result is not None or remaining <= 0:
                 waiter.cancel()
                 return result
-            self.ensure_watching()
-            waiter.wait(remaining)
+            waiter.wait(min(remaining, self.ensure_watching()))
 
     def wait_for_look(self, timeout: float | None = None) -> None:
         """Ask for a look and wait until one that began after this call has ended, or `timeout` seconds passed."""
         deadline = self.clock() + (self._round() if timeout is None else timeout)
         with self._lock:
             wanted = self._looks + 2 if self._looking else self._looks + 1
-        self.ensure_watching().wake()
+        self._watcher.start()
+        self._watcher.wake()
         while True:
             waiter = self.looked.enter()
             remaining = deadline - self.clock()
             if self._looks >= wanted or remaining <= 0:
                 waiter.cancel()
                 return
-            waiter.wait(remaining)
+            waiter.wait(min(remaining, self.ensure_watching()))
 
     def subscribe(self, callback: Callable[[Snapshot], None]) -> Callable[[], None]:
         """Call `callback` with the new snapshot whenever routing moves, in the thread that found out: keep it short.
@@ -271,9 +266,9 @@ class Discovery:
         self.rest(member)
         if address is not None:
             self.gate.disprove(address)
-        watcher = self.ensure_watching()
+        self._watcher.start()
         if calm:  # later faults of the same alarm are covered by its cadence
-            watcher.wake()
+            self._watcher.wake()
 
     def rest(self, member: str | None) -> None:
         """Put a member that could not be connected to in quarantine, until a connection to it is made."""
@@ -317,9 +312,7 @@ class Discovery:
         For who learns of it from elsewhere, see :mod:`~patroni_db.push`. Starts no thread.
         """
         self._raise_alarm(_ALARM_LENGTH)
-        watcher = self._watcher
-        if watcher is not None:
-            watcher.wake()
+        self._watcher.wake()
 
     def suspect(self, member: str | None, address: Address) -> None:
         """Take note that a server may hang: ask it, and route around it while it does.
@@ -355,8 +348,7 @@ class Discovery:
             if primary is not None and primary[0].name in snapshot.silent - known.silent:
                 self.gate.disprove(primary[1])
                 self._raise_alarm(_SILENT_LEADER)
-                if self._watcher is not None:
-                    self._watcher.wake()
+                self._watcher.wake()
             _tell(subscribers, snapshot)
         self.looked.notify_all()
 
@@ -413,37 +405,30 @@ class Discovery:
 
     # -- Looking ---------------------------------------------------------------------------------------------
 
-    def ensure_watching(self) -> Watcher:
-        """Start the background thread unless it runs, and return it."""
-        watcher = self._watcher
-        if watcher is None:
-            with self._lock:
-                watcher, is_new = self._watcher, self._watcher is None
-                if watcher is None:
-                    watcher = self._watcher = Watcher(self, "patroni-db watcher")
-            if is_new:  # not under the lock: a thread may run before start() has returned, with gevent it always does
-                watcher.start()
-        return watcher
+    def ensure_watching(self) -> float:
+        """Have the cluster looked at: by the background thread, or, where none can be started, now and in place.
+
+        :returns: the seconds after which somebody who waits for a look has to call this again; infinite while the
+            thread runs
+        """
+        return self._watcher.keep()
 
     def close(self) -> None:
         """End the background thread. The discovery stays usable: the next wait starts it again."""
         with self._lock:
-            watcher, self._watcher = self._watcher, None
             push, self._push = self._push, None
             suspects, self._suspects = self._suspects, self._nobody_suspected()
         suspects.stop()
-        if watcher is not None:
-            watcher.stop()
+        self._watcher.stop()
         if push is not None:
             push.stop()
-        self._apis.close()
 
     _looking = False
 
     def look(self) -> float:
         """Ask the APIs: in turn until one gives an acceptable view, or in an alarm all at once.
 
-        Called by the watcher alone.
+        Called by the watcher alone. What goes wrong unexpectedly is the :attr:`failure`, and raised.
 
         :returns: seconds until the next look is due
         """
@@ -451,16 +436,18 @@ class Discovery:
         with self._lock:
             self._looking = True
         try:
-            if self._is_alarmed():
+            if self._is_alarmed() or not self._look_in_turn():
                 self._look_everywhere()
-            else:
-                self._look_in_turn()
+            self._ensure_push()
+        except Exception as exc:
+            problem = f"looking failed: {type(exc).__name__}: {exc}"
+            self._failure = DiscoveryError(self.config.urls[0], problem, transient=True)
+            raise
         finally:
             with self._lock:
                 self._looking = False
                 self._looks += 1
             self.looked.notify_all()
-        self._ensure_push()
         if self._is_alarmed():
             return max(0.0, began + _ALARM_PAUSE - self.clock())
         return self.config.refresh * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
@@ -476,11 +463,15 @@ class Discovery:
                 logger.warning("patroni_etcd needs patroni_scope: this Patroni does not tell its scope")
             return
         push = push_for(self, scope)
+        if not push.start():
+            return  # the next look tries again
         with self._lock:
-            if self._watcher is None:  # closed meanwhile
-                return
-            self._push = push
-        push.start()
+            # Without a thread that looks a hint is of no use; and the discovery may have been closed meanwhile.
+            is_wanted = self._watcher.is_running
+            if is_wanted:
+                self._push = push
+        if not is_wanted:
+            push.stop()
 
     def tick(self) -> bool:
         """Suspect servers from which an answer is outstanding; return whether there are connections at all.
@@ -491,87 +482,99 @@ class Discovery:
             self.suspect(stamp.member, stamp.address)
         return len(self.live) > 0
 
-    def _look_in_turn(self) -> None:
+    def _look_in_turn(self) -> bool:
+        """Ask one API after the other until one gives a view; return False when an alarm is raised meanwhile."""
         failures: list[DiscoveryError] = []
-        leader_url = self._leader_url(self._snapshot.topology) if self._snapshot else None
+        leader_url = self._answers.leader_url(self._snapshot.topology) if self._snapshot else None
         for url in self._endpoints(leader_url):
-            try:
-                view = self._apis.ask(url)
-                self._identity.check(view, self._snapshot, self._apis.ask_node)
-            except DiscoveryError as exc:
-                failures.append(exc.with_traceback(None))  # its frames would keep us alive, and our thread
-                self._suspect_behind(url)
-                if self._apis.note(url, exc) and url == leader_url:
-                    self._silence_ends = self.clock() + _SILENT_LEADER
-            else:
+            flight = self._apis.start(url, functools.partial(self._look_at, is_leaders=url == leader_url))
+            if flight is None:  # its last answer is still outstanding
+                continue
+            if not self._heeds_alarms(flight):
+                return False  # the answer counts when it comes, unless a later one overtakes it
+            failure = flight.result()
+            if failure is None:
                 failures.clear()
-                self._apis.note(url, None)
-                with self._publishing:
-                    self._publish(view)
                 break
+            failures.append(failure)
         self._failure = DiscoveryError.combined(failures) if failures else None
-        if self._snapshot is not None and not failures:
+        return True
+
+    def _heeds_alarms(self, flight: Flight) -> bool:
+        """Wait until `flight` has ended; return False when an alarm is raised before."""
+        tick_at = time.monotonic() + TICK
+        while not flight.done():
+            if self._is_alarmed():
+                return False
+            if time.monotonic() >= tick_at:
+                self.tick()
+                tick_at = time.monotonic() + TICK
+            concurrent.futures.wait((flight,), timeout=_HEEDS_ALARMS)
+        return True
+
+    def _look_at(self, url: str, *, is_leaders: bool) -> DiscoveryError | None:
+        """Ask one API, and publish its view unless it is of no use, or overtaken by a later one."""
+        try:
+            view = self._apis.ask(url)
+            self._identity.check(view, self._snapshot, self._apis.ask_node)
+        except DiscoveryError as exc:
+            failure = exc.with_traceback(None)  # its frames would keep us alive, and our thread
+            self._suspect_behind(url)
+            if self._apis.note(url, failure) and is_leaders:
+                self._silence_ends = self.clock() + _SILENT_LEADER
+            return failure
+        self._apis.note(url, None)
+        with self._publishing:
+            if not self._answers.is_overtaken(view):
+                self._publish(view)
+        if self._snapshot is not None:
             self._identity.learn(self._snapshot, self._apis)
+        return None
 
     def _look_everywhere(self) -> None:
         urls = self._endpoints()
-        with self._publishing:
-            self._views = {url: self._views[url] for url in urls if url in self._views}
-        flights = self._apis.ask_all(urls, self._names_itself, self._landed)
-        deadline = time.monotonic() + _ALARM_PAUSE
-        for flight in flights:
-            flight.join(max(0.0, deadline - time.monotonic()))
+        flights = [flight for url in urls if (flight := self._apis.start(url, self._take_answer)) is not None]
+        concurrent.futures.wait(flights, timeout=_ALARM_PAUSE)
         # A cold start has nothing to serve meanwhile: its first look ends with an answer, or with all failures.
-        while self._snapshot is None and any(flight.is_alive() for flight in flights):
+        while self._snapshot is None and not all(flight.done() for flight in flights):
             self.looked.enter().wait(_ALARM_PAUSE)
         with self._publishing:
-            answers = [self._views.get(url) for url in urls]
-        failures = [answer for answer in answers if isinstance(answer, DiscoveryError)]
-        self._failure = DiscoveryError.combined(failures) if len(failures) == len(urls) else None
+            failures = self._answers.failures(urls)
+        self._failure = DiscoveryError.combined(failures) if failures else None
 
-    def _landed(self, url: str, answer: View | DiscoveryError) -> None:
-        """Take an answer that came in an alarm, and publish what is best of all that came lately."""
+    def _take_answer(self, url: str) -> DiscoveryError | None:
+        """Ask one API in an alarm, and publish what is best of all that came lately."""
+        answer: View | DiscoveryError
+        try:
+            answer = self._apis.ask_with_status(url, self._names_itself)
+        except DiscoveryError as exc:
+            answer = exc.with_traceback(None)
         with self._publishing:
-            self._statuses[url] = answer.status if isinstance(answer, View) else None
+            self._answers.note_status(url, answer)
             try:
                 if isinstance(answer, View):
-                    self._identity.check(answer, self._snapshot, self._status_known)
+                    self._identity.check(answer, self._snapshot, self._answers.status)
             except DiscoveryError as exc:
                 answer = exc.with_traceback(None)
-            self._views[url] = answer
-            self._apis.note(url, answer if isinstance(answer, DiscoveryError) else None)
+            self._answers.note(url, answer)
+            failure = answer if isinstance(answer, DiscoveryError) else None
+            self._apis.note(url, failure)
             if isinstance(answer, DiscoveryError):
                 self._suspect_behind(url)
-                self.looked.notify_all()
-                return
-            now = self.clock()
-            if self._snapshot is not None and url == self._leader_url(self._snapshot.topology):
-                self._silence_ends = -math.inf
-            recent = now - _ALARM_MEMORY
-            if answer.at < min(recent, self._asked_at):
-                return  # on its way for so long that later ones overtook it: a node in trouble answers slowly
-            views = [view for view in self._views.values() if isinstance(view, View) and view.at >= recent] or [answer]
-            leader_url = {view.url: leading for view in views if (leading := self._leader_url(view.topology))}
-            confirmed = confirmed_leaders(views)
-            best = best_view(views, confirmed, leader_url)
-            leader = best.topology.leader
-            returns = leader is not None and (leader.name, True) == (self._former[0], now < self._former[1])
-            if returns and leader_url.get(best.url) not in confirmed:
-                return  # another node has not heard yet
-            self._publish(best)
+            else:
+                self._take_view(answer)
         self.looked.notify_all()
+        return failure
 
-    def _status_known(self, url: str) -> NodeStatus:
-        status = self._statuses.get(url)
-        if status is None:
-            raise DiscoveryError(url, "has not said what it is", transient=True)
-        return status
-
-    def _leader_url(self, topology: Topology) -> str | None:
-        return self._book.api_url(topology.leader) if topology.leader else None
+    def _take_view(self, view: View) -> None:
+        if self._snapshot is not None and view.url == self._answers.leader_url(self._snapshot.topology):
+            self._silence_ends = -math.inf
+        best = self._answers.best(view)
+        if best is not None:
+            self._publish(best)
 
     def _names_itself(self, view: View) -> bool:
-        return self._leader_url(view.topology) == view.url
+        return self._answers.leader_url(view.topology) == view.url
 
     def _is_alarmed(self) -> bool:
         snapshot = self._snapshot
@@ -595,7 +598,8 @@ class Discovery:
         moved = known is None or known.topology.routing() != topology.routing()
         leader = topology.leader
         self._identity.believed(topology)
-        self._asked_at = max(self._asked_at, view.at)
+        self._answers.published(view)
+        self._keep(topology)
         if moved and known is not None:
             self._forgive_the_started(known.topology, topology)
         generation = (known.generation if known else 0) + (moved or self._has_rested())
@@ -608,13 +612,19 @@ class Discovery:
             if known is not None and (former and former.name) != (leader and leader.name):
                 self._silence_ends = -math.inf
                 if former is not None:
-                    self._former = (former.name, self.clock() + _FORMER_MEMORY)
-                if self._raise_alarm(_ALARM_LENGTH) and self._watcher is not None:
+                    self._answers.leaves(former.name)
+                if self._raise_alarm(_ALARM_LENGTH):
                     self._watcher.wake()  # an answer can land after its look, when the watcher sleeps again
             _log_routing(known.topology if known else None, topology)
             self.gate.moved(snapshot.primary[1] if snapshot.primary else None)
             self.live.end_wrong(snapshot)
             _tell(subscribers, snapshot)
+
+    def _keep(self, topology: Topology) -> None:
+        """Forget APIs that are neither seeds nor members any more."""
+        urls = {*self._book.api_urls(topology), *self.config.urls}
+        self._answers.keep(urls)
+        self._apis.keep(urls)
 
     def _forgive_the_started(self, before: Topology, after: Topology) -> None:
         """Let members that Patroni says serve reads again not rest for what they did before."""

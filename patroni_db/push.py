@@ -18,6 +18,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol
 
+from patroni_db.daemons import start_daemon
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -122,14 +124,19 @@ class LeaderPush:
     """
 
     def __init__(self, discovery: Discovery, watch: LeaderWatch) -> None:
+        self._discovery = weakref.ref(discovery)
+        self._watch = watch
         self._stop = Stop()
-        weakref.finalize(discovery, self._stop.set).atexit = False
-        arguments = (_Hints(discovery), watch, self._stop)
-        self._thread = threading.Thread(target=_run, args=arguments, name="patroni-db push", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+    def start(self) -> bool:
+        """Start the thread; return whether it could be started."""
+        discovery = self._discovery()
+        if discovery is None:
+            return False
+        if start_daemon("patroni-db push", _run, _Hints(discovery), self._watch, self._stop) is None:
+            return False
+        weakref.finalize(discovery, self._stop.set).atexit = False
+        return True
 
     def stop(self) -> None:
         """Let the thread end. Does not wait for it."""

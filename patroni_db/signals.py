@@ -39,7 +39,7 @@ class Waiter:
         completed = False
         try:
             if self._arm(event.set):
-                event.wait(timeout)
+                event.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
             completed = True
         finally:
             self._leave(pass_on=not completed)

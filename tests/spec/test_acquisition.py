@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -20,11 +21,20 @@ NOBODY = "n1:replica/stopped/tlNone n2:replica/running/tl1 n3:replica/running/tl
 MOVED = "n2:leader/running/tl1 n3:replica/running/tl1"
 
 
-class StillDiscovery(Discovery):
-    """A discovery that looks only when a test says so."""
+class StillWatcher(Watcher):
+    """Looks only when a test says so."""
 
-    def ensure_watching(self) -> Watcher:
-        return Watcher(self, "never started")
+    def start(self) -> bool:
+        return True
+
+    def keep(self) -> float:
+        return math.inf
+
+
+class StillDiscovery(Discovery):
+    def _start_clean(self) -> None:
+        super()._start_clean()
+        self._watcher = StillWatcher(self, "never started")
 
 
 class Stage:

@@ -17,6 +17,7 @@ from tests.spec.replay import Answers, Clock, discovery_of, members, route_of, w
 if TYPE_CHECKING:
     from patroni_db.discovery import Discovery
     from patroni_db.snapshot import Snapshot
+    from patroni_db.topology import Topology
 
 IDENTITY = "7000000000000000001"
 CALM = "n1:leader/running/tl1 n2:replica/streaming/tl1 n3:replica/streaming/tl1"
@@ -303,6 +304,66 @@ def test_a_failing_subscriber_does_not_end_the_looking(caplog: pytest.LogCapture
     stage.look()
     assert stage.primary == "n1"
     assert "a subscriber failed" in caplog.text
+
+
+def test_an_alarm_does_not_wait_for_a_calm_look_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage()
+    stage.everywhere(CALM)
+    stage.look()
+    asked, goes_on = threading.Event(), threading.Event()
+    says = stage.answers.cluster
+
+    def cluster(base_url: str) -> Topology:
+        if base_url == "http://n1:8008":
+            asked.set()
+            goes_on.wait(30)
+        return says(base_url)
+
+    monkeypatch.setattr(stage.answers, "cluster", cluster)
+    calm = threading.Thread(target=stage.discovery.look)
+    calm.start()
+    assert asked.wait(10)
+    for name in ("n2", "n3"):
+        stage.answers.set({name: members(MOVED)})
+    stage.node("n2", "primary", timeline=2)
+    stage.clock.now += 0.1
+    stage.discovery.invalidate("n1", Address("n1", 5432))
+    calm.join(10)
+    assert not calm.is_alive()
+    assert stage.primary == "n2"
+    # What comes of the calm look in the end was asked for before, and is not believed.
+    goes_on.set()
+    wait_for_flights()
+    assert stage.primary == "n2"
+
+
+def test_without_a_leader_requests_under_way_are_bounded_and_everybody_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage()
+    names = [f"m{number}" for number in range(36)]
+    nobody = " ".join(f"{name}:replica/running/tl1" for name in names)
+    stage.everywhere(nobody)
+    stage.answers.set({name: members(nobody) for name in names})
+    stage.look()
+    goes_on, says = threading.Event(), stage.answers.cluster
+
+    def cluster(base_url: str) -> Topology:
+        goes_on.wait(30)
+        return says(base_url)
+
+    monkeypatch.setattr(stage.answers, "cluster", cluster)
+    stage.answers.asked.clear()
+    stage.look(hanging=40)
+    flights = sum(thread.name == "patroni-db look" for thread in threading.enumerate())
+    assert 0 < flights <= 32
+    goes_on.set()
+    wait_for_flights()
+    everybody = {f"http://{name}:8008" for name in names}
+    for _ in range(20):
+        if not everybody <= set(stage.answers.asked):
+            stage.look()
+    assert everybody <= set(stage.answers.asked)
 
 
 def test_the_cadence_is_calm_with_a_leader_and_alarmed_without() -> None:
