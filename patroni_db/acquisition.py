@@ -574,7 +574,10 @@ def _wrong_role(config: PatroniConfig, *, held: bool) -> WrongRoleError:
 def _summary(snapshot: Snapshot | None) -> str:
     if snapshot is None:
         return "nothing is known of the cluster"
-    return ", ".join(f"{m.name}: {m.role} {m.state}" for m in snapshot.topology.members)
+    return ", ".join(
+        f"{m.name}: {m.role} {m.state}{''.join(f', refused: {why}' for why in m.refused)}"
+        for m in snapshot.topology.members
+    )
 
 
 # -- Asking a connection -------------------------------------------------------------------------------------

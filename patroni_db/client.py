@@ -18,6 +18,7 @@ import urllib3
 from patroni_db.deadline import DeadlineAdapter
 from patroni_db.errors import DiscoveryError
 from patroni_db.lineage import LineageError, parse_history
+from patroni_db.network import AddressBook
 from patroni_db.topology import PayloadError, Topology, parse_cluster
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class PatroniClient:
 
     def __init__(self, config: PatroniConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout = config.timeout
+        self._book = AddressBook.of(config)
         self._clock = clock
         self._session = requests.Session()
         self._session.trust_env = False
@@ -84,12 +86,14 @@ class PatroniClient:
     def cluster(self, base_url: str) -> Topology:
         """Return the cluster as the node at `base_url` sees it (``GET /cluster``).
 
+        What it names and must not be connected to is left out.
+
         :raises DiscoveryError: the answer is missing, late, or not Patroni's
         """
         url = f"{base_url}/cluster"
         _, body = self._get(url, accept=(_OK,))
         try:
-            return parse_cluster(body)
+            return self._book.admitted(parse_cluster(body))
         except PayloadError as exc:
             raise DiscoveryError(url, str(exc)) from exc
 

@@ -8,21 +8,21 @@ Everything that can be wrong about a setting is found here, before anything is c
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
+import difflib
 import math
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlsplit
 
+from patroni_db.addresses import Address, ApiUrl, parse_host_pattern
 from patroni_db.errors import ConfigError
+from patroni_db.escaping import quoted
 from patroni_db.selection import Target
-from patroni_db.topology import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["ENV_API_URL", "PREFIX", "PatroniConfig", "split_options"]
+__all__ = ["ENV_API_URL", "PREFIX", "PatroniConfig", "is_setting", "split_options"]
 
 PREFIX: Final = "patroni_"
 ENV_API_URL: Final = "PATRONI_API_URL"
@@ -31,6 +31,7 @@ _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min)?\s*", re.ASCII)
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
 _SIZE: Final = re.compile(r"\s*(\d+)\s*(B|kB|MB|GB|TB)?\s*", re.ASCII)
 _SIZE_UNITS: Final = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+_PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 _MAX_PORT: Final = 65535
 _NAMESPACE: Final = "/service"  # Patroni's own default
 _ETCD_PORT: Final = 2379
@@ -184,12 +185,11 @@ class PatroniConfig:
         """
         settings = {}
         for name, value in options.items():
-            if not name.startswith(PREFIX):
+            if not is_setting(name):
                 continue
             bare = name.removeprefix(PREFIX)
-            if bare not in _PARSERS:
-                known = ", ".join(PREFIX + known for known in _PARSERS)
-                raise ConfigError(name, f"is not a setting; there are {known}")
+            if bare == name or bare not in _PARSERS:
+                raise ConfigError(name, _unknown(name))
             settings[bare] = value
         return cls(**settings)
 
@@ -212,9 +212,21 @@ _OF_ONE_USE: Final = frozenset(
 )
 
 
+def is_setting(name: str) -> bool:
+    """Return whether a parameter called `name` is for us and not for the driver, also when it is misspelled."""
+    return name.lower().startswith("patroni")
+
+
+def _unknown(name: str) -> str:
+    spelled = re.sub("^patroni_?", "", name.lower().replace("-", "_"))
+    close = difflib.get_close_matches(spelled, _PARSERS, n=1)
+    meant = f": did you mean {PREFIX}{close[0]}?" if close else "."
+    return f"is not a setting{meant} There are {', '.join(PREFIX + known for known in _PARSERS)}"
+
+
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split `options` into the ``patroni_*`` settings and the driver's own, both as new dicts."""
-    ours = {name: value for name, value in options.items() if name.startswith(PREFIX)}
+    ours = {name: value for name, value in options.items() if is_setting(name)}
     return ours, {name: value for name, value in options.items() if name not in ours}
 
 
@@ -226,23 +238,17 @@ def _urls(value: object) -> tuple[str, ...]:
 
 
 def _url(text: str, example: str = "http://10.0.0.1:8008", of: str = "patroni") -> str:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as exc:
-        raise ValueError(f"{_without_userinfo(text)!r} is not a URL: {exc}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{_without_userinfo(text)!r} is not a URL such as {example}")
-    if parts.username is not None or parts.password is not None:
+    if "@" in text:
         raise ValueError(f"credentials do not belong in a URL: use {of}_user and {of}_password")
-    if port == 0:
-        raise ValueError(f"{text!r} has port 0")
-    if parts.query or parts.fragment:
-        raise ValueError(f"{text!r} has a query or fragment: give scheme, host and port only")
-    path = parts.path.rstrip("/")
+    try:
+        url = ApiUrl.parse(text)
+    except ValueError as exc:
+        detail = f": {exc}" if str(exc) else ""
+        raise ValueError(f"{quoted(text)} is not a URL such as {example}{detail}") from None
+    path = url.path
     for suffix in ("/patroni", "/cluster"):  # as members advertise themselves, or as copied from a browser
         path = path.removesuffix(suffix)
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    return str(dataclasses.replace(url, path=path))
 
 
 def _etcd(value: object) -> tuple[str, ...]:
@@ -250,10 +256,8 @@ def _etcd(value: object) -> tuple[str, ...]:
 
 
 def _etcd_url(text: str) -> str:
-    parts = urlsplit(_url(text, f"http://10.0.0.1:{_ETCD_PORT}", "patroni_etcd"))
-    if parts.port is not None:
-        return parts.geturl()
-    return parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{_ETCD_PORT}").geturl()
+    url = ApiUrl.parse(_url(text, f"http://10.0.0.1:{_ETCD_PORT}", "patroni_etcd"))
+    return str(dataclasses.replace(url, port=url.port or _ETCD_PORT))
 
 
 def _namespace(value: object) -> str:
@@ -262,16 +266,12 @@ def _namespace(value: object) -> str:
     return _NAMESPACE if text is None else "/" + "/".join(filter(None, text.strip().split("/")))
 
 
-def _without_userinfo(text: str) -> str:
-    return re.sub(r"//[^/]*@", "//***@", text)
-
-
 def _target(value: object) -> Target:
     try:
         return Target(str(value))
     except ValueError:
         known = ", ".join(Target)
-        raise ValueError(f"{value!r} is not one of {known}") from None
+        raise ValueError(f"{quoted(value)} is not one of {known}") from None
 
 
 def _size(value: object) -> int | None:
@@ -283,7 +283,7 @@ def _size(value: object) -> int | None:
         return value
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{value!r} is not a size such as 16MB (units: {', '.join(_SIZE_UNITS)})")
+        raise ValueError(f"{quoted(value)} is not a size such as 16MB (units: {', '.join(_SIZE_UNITS)})")
     return int(match[1]) * _SIZE_UNITS[match[2] or "B"]
 
 
@@ -294,9 +294,9 @@ def _duration(value: object) -> float:
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         seconds = float(match[1]) * _DURATION_UNITS[match[2] or "s"]
     if not math.isfinite(seconds):
-        raise ValueError(f"{value!r} is not a duration in seconds such as 2, 0.5 or 500ms")
+        raise ValueError(f"{quoted(value)} is not a duration in seconds such as 2, 0.5 or 500ms")
     if seconds <= 0:
-        raise ValueError(f"{value!r} is not more than zero")
+        raise ValueError(f"{quoted(value)} is not more than zero")
     return seconds
 
 
@@ -309,11 +309,11 @@ def _tags(value: object) -> tuple[Mapping[str, str], ...]:
     if isinstance(value, str):
         return tuple(_tag_set(text) for text in value.split(";")) if value.strip() else ()
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{value!r} is neither text such as zone=a;zone=b; nor a list of mappings")
+        raise TypeError(f"{quoted(value)} is neither text such as zone=a;zone=b; nor a list of mappings")
     sets = []
     for item in value:
         if not hasattr(item, "items"):
-            raise TypeError(f"{item!r} is not a mapping of tags")
+            raise TypeError(f"{quoted(item)} is not a mapping of tags")
         sets.append(_FrozenTags({str(k): str(v) for k, v in item.items()}))
     return tuple(sets)
 
@@ -323,7 +323,7 @@ def _tag_set(text: str) -> Mapping[str, str]:
     for pair in filter(None, (part.strip() for part in text.split(","))):
         name, equals, wanted = pair.partition("=")
         if not equals or not name.strip():
-            raise ValueError(f"{pair!r} is not a tag such as zone=a")
+            raise ValueError(f"{quoted(pair)} is not a tag such as zone=a")
         pairs[name.strip()] = wanted.strip()
     return _FrozenTags(pairs)
 
@@ -350,31 +350,30 @@ def _path(value: object) -> str | None:
         return None
     path = os.fspath(value)  # type: ignore[call-overload]  # anything else raises the TypeError we report
     if not os.path.exists(path):  # noqa: PTH110 - fspath may be any path-like
-        raise ValueError(f"no such file: {path}")
+        shown = quoted(str(path)).strip("'")
+        raise ValueError(f"no such file: {shown}")
     return str(path)
 
 
 def _hosts(value: object) -> tuple[str, ...]:
-    hosts = _items(value)
-    for host in hosts:
-        if "/" in host:
-            try:
-                ipaddress.ip_network(host, strict=False)
-            except ValueError as exc:
-                raise ValueError(f"{host!r} is not a network: {exc}") from None
-    return tuple(host.lower() for host in hosts)
+    return tuple(map(_host_pattern, _items(value)))
+
+
+def _host_pattern(text: str) -> str:
+    try:
+        return parse_host_pattern(text)
+    except ValueError as exc:
+        raise ValueError(f"{quoted(text)} is {exc}") from None
 
 
 def _port(value: object) -> int | None:
     if value is None or value == "":
         return None
-    try:
-        port = int(value)  # type: ignore[call-overload]  # a bad type is reported below
-    except (TypeError, ValueError):
-        port = 0
-    if isinstance(value, bool) or not 0 < port <= _MAX_PORT:
-        raise ValueError(f"{value!r} is not a port")
-    return int(port)
+    text = str(value).strip() if isinstance(value, (int, str)) else ""  # a bool's is no number
+    port = int(text) if _PORT.fullmatch(text) else 0
+    if not 0 < port <= _MAX_PORT:
+        raise ValueError(f"{quoted(value)} is not a port")
+    return port
 
 
 def _address_map(value: object) -> tuple[tuple[Address, Address], ...]:
@@ -397,11 +396,10 @@ def _address(value: object) -> Address:
     if isinstance(value, Address):
         return value
     host, colon, port = str(value).strip().rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    number = _port(port) if colon else None
-    if not host or number is None:
-        raise ValueError(f"{value!r} is not host:port")
-    return Address(host.lower(), number)
+    try:
+        return Address(host, (_port(port) if colon else None) or 0)
+    except ValueError:
+        raise ValueError(f"{quoted(value)} is not host:port") from None
 
 
 def _items(value: object) -> tuple[str, ...]:
@@ -413,7 +411,7 @@ def _items(value: object) -> tuple[str, ...]:
         raise TypeError(f"expected a list or comma-separated text, got {type(value).__name__}")
     for item in value:
         if not isinstance(item, str):
-            raise TypeError(f"expected text, got {item!r}")
+            raise TypeError(f"expected text, got {quoted(item)}")
     return tuple(item.strip() for item in value if item.strip())
 
 

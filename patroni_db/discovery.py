@@ -72,6 +72,8 @@ _CALM_LOOKS: Final = 3
 _UNANSWERED: Final = 0.25
 _LEADERS_SILENCES: Final = 2
 _JITTER: Final = 0.1
+# So many things that members advertise and must not be connected to are logged; more only fills a disk.
+_MANY_REFUSED: Final = 100
 
 
 class Discovery:
@@ -123,6 +125,7 @@ class Discovery:
         self._quarantine = Quarantine(self.clock, self.rng)
         self._balances: dict[Hashable, Balance] = {}
         self._rested_before: frozenset[str] = frozenset()
+        self._refused: set[tuple[str, str]] = set()
         self._subscribers: tuple[Callable[[Snapshot], None], ...] = ()
         self.looked = Signal()
         self.gate = PrimaryGate()
@@ -600,6 +603,7 @@ class Discovery:
         self._identity.believed(topology)
         self._answers.published(view)
         self._keep(topology)
+        self._log_refused(topology)
         if moved and known is not None:
             self._forgive_the_started(known.topology, topology)
         generation = (known.generation if known else 0) + (moved or self._has_rested())
@@ -625,6 +629,14 @@ class Discovery:
         urls = {*self._book.api_urls(topology), *self.config.urls}
         self._answers.keep(urls)
         self._apis.keep(urls)
+
+    def _log_refused(self, topology: Topology) -> None:
+        """Log once what a member advertises and is not used for the sake of safety."""
+        for member in topology.members:
+            for why in member.refused:
+                if (member.name, why) not in self._refused and len(self._refused) < _MANY_REFUSED:
+                    self._refused.add((member.name, why))
+                    logger.warning("%s is not connected to: %s", member.name, why)
 
     def _forgive_the_started(self, before: Topology, after: Topology) -> None:
         """Let members that Patroni says serve reads again not rest for what they did before."""

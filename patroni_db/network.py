@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
 
-from patroni_db.topology import Address
+from patroni_db.addresses import Address, ApiUrl
 
 if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
     from patroni_db.topology import Member, Topology
 
 __all__ = ["AddressBook"]
-
-_HTTP_PORTS = {"http": 80, "https": 443}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class AddressBook:
     def address_of(self, member: Member) -> Address | None:
         """Return where to connect to `member`'s PostgreSQL; None when it advertises nothing, or nothing allowed."""
         advertised = member.address
-        if advertised is None or not self.allows(advertised.host):
+        if advertised is None or not all(map(self.allows, advertised.hosts)):
             return None
         reachable = self._mapped(advertised)
         if reachable is not None:
@@ -54,11 +51,14 @@ class AddressBook:
         """Return `member`'s REST endpoint as reachable from here; None when it has none that may be asked."""
         if member.api_url is None:
             return None
-        parts = urlsplit(member.api_url)
-        if parts.hostname is None or not self.allows(parts.hostname) or (self.https_only and parts.scheme != "https"):
+        try:
+            url = ApiUrl.parse(member.api_url)
+        except ValueError:
             return None
-        reachable = self._mapped(Address(parts.hostname, parts.port or _HTTP_PORTS[parts.scheme]))
-        return member.api_url if reachable is None else f"{parts.scheme}://{reachable}"
+        if not self.allows(url.host) or (self.https_only and url.scheme != "https"):
+            return None
+        reachable = self._mapped(url.address)
+        return str(url) if reachable is None else f"{url.scheme}://{reachable}"
 
     def api_urls(self, topology: Topology) -> tuple[str, ...]:
         """Return the REST endpoints of `topology`'s members that may be asked, as reachable from here."""
@@ -66,20 +66,44 @@ class AddressBook:
         return tuple(url for url in urls if url)
 
     def allows(self, host: str) -> bool:
-        """Return whether an advertised `host` may be connected to. Names are compared as text, not resolved."""
+        """Return whether an advertised `host` may be connected to. Names are compared as text, not resolved.
+
+        :param host: as :func:`~patroni_db.addresses.parse_host` spells it
+        """
         if not self.allowed_hosts:
             return True
-        host = host.lower()
-        return any(_matches(host, allowed) for allowed in self.allowed_hosts)
+        name = host.removesuffix(".")
+        return any(_matches(name, allowed) for allowed in self.allowed_hosts)
+
+    def admitted(self, topology: Topology) -> Topology:
+        """Return `topology` without the addresses and APIs that must not be connected to: nobody can forget to ask.
+
+        A member without its address is one that cannot be reached; its ``refused`` says why.
+        """
+        if not self.allowed_hosts:
+            return topology
+        return dataclasses.replace(topology, members=tuple(map(self._admitted, topology.members)))
+
+    def _admitted(self, member: Member) -> Member:
+        address, api_url, refused = member.address, member.api_url, list(member.refused)
+        if address is not None and not all(map(self.allows, address.hosts)):
+            refused.append(f"the address {address}: patroni_allowed_hosts does not name it")
+            address = None
+        if api_url is not None and not self.allows(ApiUrl.parse(api_url).host):
+            refused.append(f"the REST API {api_url}: patroni_allowed_hosts does not name it")
+            api_url = None
+        return dataclasses.replace(member, address=address, api_url=api_url, refused=tuple(refused))
 
     def _mapped(self, advertised: Address) -> Address | None:
         return next((reachable for source, reachable in self.mapped if source == advertised), None)
 
 
 def _matches(host: str, allowed: str) -> bool:
-    if host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:])):
-        return True
     try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(allowed, strict=False)
-    except ValueError:  # one of the two is a name
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
+    try:
+        return address in ipaddress.ip_network(allowed)
+    except ValueError:  # the allowed is a name
         return False

@@ -7,6 +7,7 @@ a server that accepts and never answers would stop all threads for two seconds (
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import TYPE_CHECKING, Final
@@ -67,7 +68,7 @@ def _answer(address: Address, request: bytes, size: int, patience: float) -> byt
     deadline = time.monotonic() + patience
     answer = b""
     with no_fork():
-        connection = socket.create_connection((address.host, address.port), patience)
+        connection = _connected(address, patience)
     with connection:
         connection.sendall(request)
         while len(answer) < size:
@@ -77,6 +78,15 @@ def _answer(address: Address, request: bytes, size: int, patience: float) -> byt
             if not chunk or _is_whole(answer):
                 break
     return answer
+
+
+def _connected(address: Address, patience: float) -> socket.socket:
+    """Return a socket connected to the first of the address's hosts that accepts, as libpq does."""
+    *hosts, last = address.hosts
+    for host in hosts:
+        with contextlib.suppress(OSError, ValueError):
+            return socket.create_connection((host, address.port), patience)
+    return socket.create_connection((last, address.port), patience)
 
 
 def _is_whole(answer: bytes) -> bool:

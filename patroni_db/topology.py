@@ -13,7 +13,8 @@ import math
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+
+from patroni_db.addresses import Address, ApiUrl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +23,7 @@ __all__ = ["Address", "Member", "PayloadError", "Role", "ScheduledSwitchover", "
 
 _LSN: Final = re.compile(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", re.ASCII)
 _NO_TAGS: Final[Mapping[str, Any]] = MappingProxyType({})
-_MAX_PORT: Final = 65535
-_NEVER_IN_HOST: Final = " /@"
+_MAX_SHOWN: Final = 100
 # Patroni before 3.0.4 calls every healthy replica "running"; later versions, one that does not stream yet.
 _READABLE_STATES: Final = frozenset({"streaming", "in archive recovery", "running"})
 
@@ -42,22 +42,6 @@ class Role(enum.StrEnum):
     REPLICA = "replica"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
-class Address:
-    """Where a server listens.
-
-    :param host: a name or an address; an IPv6 address without brackets
-    :param port: a TCP port
-    """
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
     """One row of ``GET /cluster``.
@@ -73,6 +57,8 @@ class Member:
     :param replayed: the LSN (bytes) up to which it has replayed, a lower bound that trails as the lag does; None
         before Patroni 4.1
     :param tags: the member's tags as JSON values
+    :param refused: what it advertises and must not be connected to, and why, in words for a log; it is left out of
+        `address` and `api_url`
     """
 
     name: str
@@ -84,6 +70,7 @@ class Member:
     lag: int | None = None
     replayed: int | None = None
     tags: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _NO_TAGS, hash=False)
+    refused: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def is_leader(self) -> bool:
@@ -233,40 +220,47 @@ def _member(row: object) -> Member | None:
     if name is None:
         return None
     tags = row.get("tags")
+    refused: list[str] = []
     return Member(
         name=name,
         role=_text(row.get("role")) or "",
         state=_text(row.get("state")) or "",
-        address=_address(row.get("host"), row.get("port")),
-        api_url=_api_url(row.get("api_url")),
+        address=_address(row.get("host"), row.get("port"), refused),
+        api_url=_api_url(row.get("api_url"), refused),
         timeline=_whole(row.get("timeline")),
         lag=_lag(row),
         replayed=_lsn(row.get("replay_lsn")),
         tags=MappingProxyType(tags) if isinstance(tags, dict) and tags else _NO_TAGS,
+        refused=tuple(refused),
     )
 
 
-def _address(host: object, port: object) -> Address | None:
-    name = _text(host)
-    number = _whole(port)
-    if name is None or number is None or not 0 < number <= _MAX_PORT:
+def _address(host: object, port: object, refused: list[str]) -> Address | None:
+    """Return the address that a row names, or None; one that no driver must be given is noted in `refused`."""
+    name, number = _text(host), _whole(port)
+    if name is None or number is None:
         return None
-    if not name.isprintable() or any(c in _NEVER_IN_HOST for c in name):
-        return None  # libpq would read a slash as a socket directory; the others never reach a server
-    return Address(name.removeprefix("[").removesuffix("]"), number)
+    try:
+        return Address(name, number)
+    except ValueError as exc:
+        refused.append(f"the address {_cut(name)!r}, port {_cut(str(number))}: {exc}")
+        return None
 
 
-def _api_url(url: object) -> str | None:
-    """Reduce ``http://host:8008/patroni``, as members advertise it, to scheme and authority."""
+def _api_url(url: object, refused: list[str]) -> str | None:
+    """Reduce ``http://host:8008/patroni``, as members advertise it, to scheme, host and port."""
     text = _text(url)
     if text is None:
         return None
     try:
-        parts = urlsplit(text)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
+        return str(dataclasses.replace(ApiUrl.parse(text), path=""))
+    except ValueError as exc:
+        refused.append(f"the REST API {_cut(text)!r}: {exc}".removesuffix(": "))
         return None
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if valid else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _lag(row: Mapping[str, Any]) -> int | None:

@@ -23,7 +23,9 @@ def _libpq(params: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
 
 
 def _asyncpg(params: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
-    return {"timeout": attempt.timeout, **params, "host": attempt.address.host, "port": attempt.address.port}
+    address = attempt.address
+    host = address.host if len(address.hosts) == 1 else list(address.hosts)  # asyncpg takes no commas
+    return {"timeout": attempt.timeout, **params, "host": host, "port": address.port}
 
 
 _ARGUMENTS: Final[Mapping[str, Callable[[Mapping[str, Any], Attempt], dict[str, Any]]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patroni_db.cli.text import plain
+from patroni_db.escaping import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -69,7 +69,7 @@ def connection_string(
     :param dbname: left out when None, as are the next two: libpq's own defaults hold then
     """
     # A member may advertise several hosts with one port, as one text with commas.
-    pairs = [(host.strip(), address.port) for address in addresses for host in address.host.split(",")]
+    pairs = [(host, address.port) for address in addresses for host in address.hosts]
     attrs = session_attrs(target)
     if form is Form.URI:
         return _uri(pairs, dbname, user, password, attrs)

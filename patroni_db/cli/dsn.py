@@ -13,8 +13,8 @@ from patroni_db.cli.connection_string import Form, connection_string, session_at
 from patroni_db.cli.exits import EPILOG, Failure, SettingFailure, warn
 from patroni_db.cli.output import json_option, print_json, told_as_json
 from patroni_db.cli.settings import config_options, setting
-from patroni_db.cli.text import plain
 from patroni_db.cli.view import View, look
+from patroni_db.escaping import plain
 from patroni_db.selection import Target, candidates
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from patroni_db.cli.text import plain
+from patroni_db.escaping import plain
 
 if TYPE_CHECKING:
     from patroni_db.errors import DiscoveryError

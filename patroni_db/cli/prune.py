@@ -15,8 +15,8 @@ from patroni_db.cli.exits import EPILOG, Failure, SettingFailure
 from patroni_db.cli.leaving import in_order
 from patroni_db.cli.output import json_option, print_json, told_as_json
 from patroni_db.cli.settings import config_options, setting
-from patroni_db.cli.text import plain
 from patroni_db.discovery import discovery_for
+from patroni_db.escaping import plain
 from patroni_db.libpq import attempt_params, with_defaults
 from patroni_db.markers import PRUNE, TABLE, seconds_of
 from patroni_db.time_limit import time_limit

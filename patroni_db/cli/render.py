@@ -9,8 +9,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from patroni_db.cli.text import plain, size, tags
+from patroni_db.cli.text import size, tags
 from patroni_db.errors import DiscoveryError
+from patroni_db.escaping import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,8 +176,9 @@ def _blocks(view: View, marker: str) -> Iterator[Text]:
 
 
 def _problems(view: View) -> Iterator[RenderableType]:
-    problems = [(name, answer) for name, answer in view.answers.items() if isinstance(answer, DiscoveryError)]
+    problems = [(name, str(answer)) for name, answer in view.answers.items() if isinstance(answer, DiscoveryError)]
+    problems += [(member.name, f"refused: {why}") for member in view.topology.members for why in member.refused]
     if problems:
         yield Text("")
-    for name, error in problems:
-        yield Text(plain(f"{name}: {error}"), "red")
+    for name, problem in problems:
+        yield Text(plain(f"{name}: {problem}"), "red")

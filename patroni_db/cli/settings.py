@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from patroni_db.cli.exits import SettingFailure
-from patroni_db.cli.text import plain
 from patroni_db.config import ENV_API_URL, PREFIX, PatroniConfig
 from patroni_db.errors import ConfigError
+from patroni_db.escaping import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from patroni_db.escaping import plain
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["age", "plain", "size", "tags"]
+__all__ = ["age", "size", "tags"]
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _KILO: Final = 1024
 _FINE: Final = 10
 _MINUTE: Final = 60
 _HOUR: Final = 3600
-
-
-def plain(text: str) -> str:
-    """Return `text` with what a terminal would obey (escape sequences, newlines) made visible instead.
-
-    Names, tags and error messages come from the network.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def size(number: int) -> str:

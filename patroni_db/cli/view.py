@@ -61,11 +61,13 @@ class View:
 
 
 def doubt(member: Member, answer: NodeStatus | DiscoveryError | None) -> str | None:
-    """Return why `answer`, from the member's own API, contradicts its row in ``/cluster``; None when it does not.
+    """Return why a member's row in ``/cluster`` is of no use, or `answer`, from its own API, contradicts it; or None.
 
     :param member: its row
     :param answer: what it said of itself; None when it was not asked
     """
+    if member.address is None and member.refused:
+        return "its address is refused"
     if answer is None:
         return None
     if isinstance(answer, DiscoveryError):

@@ -22,7 +22,8 @@ from patroni_db.cli.output import console_for, json_option, print_json
 from patroni_db.cli.render import ViewDisplay
 from patroni_db.cli.settings import config_options, setting
 from patroni_db.cli.status import check_option
-from patroni_db.cli.text import age, plain
+from patroni_db.cli.text import age
+from patroni_db.escaping import plain
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -1,11 +1,14 @@
-"""The command line: its options, messages and exit codes. Nothing is asked over a network but one refused port."""
+"""The command line: its options, messages and exit codes. Nothing is asked over a network but loopback."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +19,8 @@ from patroni_db.cli import main
 from patroni_db.config import ENV_API_URL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import click
 
 # Port 1 (tcpmux) on loopback: nobody listens there.
@@ -28,6 +33,26 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("PATRONI_", "PG")):
             monkeypatch.delenv(name)
+
+
+@contextlib.contextmanager
+def one_answer(answer: bytes) -> Iterator[str]:
+    """Serve `answer` once or more while the block runs; give the URL."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(answer)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def stderr_of(capsys: pytest.CaptureFixture[str]) -> str:
@@ -217,10 +242,22 @@ def test_waiting_in_vain_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Connection refused" in document["error"]
 
 
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_credentials_in_a_mistyped_url_are_not_shown(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([command, "--url", "http:/app:hush@pg1:8008"]) == 2
+    assert "hush" not in stderr_of(capsys)
+    monkeypatch.setenv(ENV_API_URL, "http://app:S3C/RET@pg1:8008")
+    assert main([command]) == 2
+    assert "S3C" not in stderr_of(capsys)
+
+
 @pytest.mark.parametrize("command", ["wait", "watch"])
 def test_what_can_never_be_ends_at_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--url", "http://no..name:8008"]) == 3
-    assert "patroni-db: http://no..name:8008/cluster: " in stderr_of(capsys)
+    with one_answer(b"HTTP/1.0 404 Not Found\r\n\r\n") as url:
+        assert main([command, "--url", url]) == 3
+        assert f"patroni-db: {url}/cluster: answered with HTTP status 404" in stderr_of(capsys)
 
 
 # -- The program ----------------------------------------------------------------------------------------------

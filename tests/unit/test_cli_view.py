@@ -14,8 +14,9 @@ from patroni_db.cli.changes import changes
 from patroni_db.cli.conditions import Condition
 from patroni_db.cli.document import error_document, status_document
 from patroni_db.cli.render import ViewDisplay
-from patroni_db.cli.text import age, plain, size, tags
+from patroni_db.cli.text import age, size, tags
 from patroni_db.client import NodeStatus
+from patroni_db.escaping import plain
 from patroni_db.network import AddressBook
 from tests.unit.views import BODIES, NO_ANSWER, RUNNING_PRIMARY, RUNNING_REPLICA, member, recorded, row, view
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,10 @@ def test_text_and_values_mean_the_same() -> None:
         ("urls", "http://pg1:99999"),
         ("urls", "http://user:secret@pg1:8008"),
         ("urls", "http://pg1:8008?x=1"),
+        ("urls", "http://a..b:8008"),
+        ("urls", f"http://{'a' * 70}.example.com:8008"),
+        ("urls", "http://evil\\x.example.com:8008"),
+        ("urls", "http://0x7f.1:8008"),
         ("urls", 5),
         ("urls", [5]),
         ("target", "master"),
@@ -84,9 +89,21 @@ def test_text_and_values_mean_the_same() -> None:
         ("port", 0),
         ("port", "x"),
         ("port", 65536),
+        ("port", 5432.5),
+        ("port", True),
+        ("port", "\u0665"),
+        ("port", "5_432"),
         ("address_map", "10.0.0.1:5432"),
         ("address_map", 5),
         ("fallback_hosts", "pg1"),
+        ("fallback_hosts", "/run/postgresql:5432"),
+        ("fallback_hosts", "@abstract:5432"),
+        ("fallback_hosts", "pg1:\u0665\u0664\u0663\u0662"),
+        ("address_map", "10.0.0.1:5432=/var/run/postgresql:5432"),
+        ("address_map", {"10.0.0.1:5432": "pg1\x00:5432"}),
+        ("allowed_hosts", "*"),
+        ("allowed_hosts", "*.example.com:5432"),
+        ("allowed_hosts", "pg1;pg2"),
         ("allowed_hosts", "10.0.0.0/33"),
         ("scope", 5),
         ("etcd", "etcd1:2379"),
@@ -106,9 +123,66 @@ def test_a_bad_value_names_its_setting(setting: str, value: object) -> None:
     assert "secret" not in str(caught.value)
 
 
+# What is taken as it is: any text is right.
+_FREE_TEXT = {"scope", "tags", "user", "password", "namespace", "etcd_user", "etcd_password"}
+_MISTYPED = [
+    "http://user:S3CRET@h:8008",
+    "http://user:S3C/RET@h:8008",
+    "user:S3CRET@h:8008",
+    "http:/user:S3CRET@h",
+    "http:user:S3CRET@h:8008",
+    "https://user:S3CRET@",
+    "http://user:S3C#RET@h",
+    "http://user:S3C?RET@h",
+    "http://user:S3C[RET@h",
+    "//user:S3CRET@h",
+    "http:\\\\user:S3CRET@h:8008",
+    "http://user:S3CRET@h:99999",
+    "ftp://user:S3CRET@h",
+    "http://user:S3CRET",
+    "user:S3CRET",
+    "http://user:S3CRET%40h:8008",
+    "http://user:S3CRET\uff20h:8008",
+    "http://h:8008/?password=S3CRET",
+    "http://h:8008/#S3CRET",
+    "host=h password=S3CRET",
+    "http://user:S3CRET h",
+    "-----BEGIN PRIVATE KEY-----\nS3CRET\n-----END PRIVATE KEY-----",
+]
+
+
+@pytest.mark.parametrize("text", _MISTYPED)
+@pytest.mark.parametrize("setting", sorted({f.name for f in dataclasses.fields(PatroniConfig)} - _FREE_TEXT))
+def test_credentials_in_the_wrong_place_are_never_shown(setting: str, text: str) -> None:
+    needed = {"patroni_urls": URL, "patroni_target": "replica", "patroni_etcd": "http://etcd1"}
+    for value in (text, [text], [{"x": text}], text.encode()):
+        with pytest.raises(ConfigError) as caught:
+            PatroniConfig.from_options({**needed, f"patroni_{setting}": value})
+        for shown in (str(caught.value), repr(caught.value), str(caught.value.args)):
+            assert "S3C" not in shown
+            assert "RET" not in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("patroni_url", "patroni_urls"),
+        ("patroni_allowed_host", "patroni_allowed_hosts"),
+        ("patroni_failovertimeout", "patroni_failover_timeout"),
+        ("patroni_max-lag", "patroni_max_lag"),
+        ("PATRONI_URLS", "patroni_urls"),
+        ("patroniurls", "patroni_urls"),
+        ("patroni_passwd", "patroni_password"),
+    ],
+)
+def test_a_misspelled_name_is_told_what_was_meant(given: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{given}: is not a setting: did you mean {meant}\?"):
+        PatroniConfig.from_options({"patroni_urls": URL, given: "x"})
+
+
 def test_an_unknown_name_is_an_error_that_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"patroni_url: is not a setting; there are patroni_urls, "):
-        PatroniConfig.from_options({"patroni_url": URL})
+    with pytest.raises(ConfigError, match=r"patroni_colour: is not a setting\. There are patroni_urls, "):
+        PatroniConfig.from_options({"patroni_colour": URL})
 
 
 @pytest.mark.parametrize(

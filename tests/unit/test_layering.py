@@ -20,10 +20,12 @@ PACKAGES = ("patroni_db", "django_backend", "sqlalchemy_dialect")
 # Decisions, apart from what carries them out. `balance`, `gate` and `signals` synchronize threads, `libpq` only names
 # parameters.
 PURE = (
+    "addresses",
     "balance",
     "causal",
     "config",
     "errors",
+    "escaping",
     "etcd_messages",
     "faults",
     "gate",

@@ -15,9 +15,10 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django_backend.aliases import wrappers
 from django_backend.transaction import run_atomic
 from patroni_db.cli.document import error_document, status_document
-from patroni_db.cli.text import plain, size, tags
+from patroni_db.cli.text import size, tags
 from patroni_db.cli.view import View, look
 from patroni_db.errors import CommitOutcomeUnknown, DiscoveryError
+from patroni_db.escaping import plain
 from patroni_db.markers import PRUNE, seconds_of
 
 if TYPE_CHECKING:
