@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import ArgumentError
 
-from patroni_db.config import PREFIX, PatroniConfig
+from patroni_db.config import PatroniConfig, is_setting
 from patroni_db.errors import ConfigError
 from patroni_db.libpq import ADDRESSING
 
@@ -29,11 +29,10 @@ def config_of(url: URL, patroni: PatroniConfig | None = None) -> PatroniConfig:
     :param patroni: what the application gave as ``create_engine(..., patroni=...)``
     :raises ArgumentError: a setting is unknown, wrong or contradicts another, or the URL names a server
     """
-    if url.host or url.port:
-        where = f"{url.host or ''}:{url.port}" if url.port else url.host
-        raise ArgumentError(f"the URL must name no host or port ({where!r}): {_HINT}")
+    if url.host or url.port:  # which may be the rest of a password with an "@": it is not shown
+        raise ArgumentError(f"the URL must name no host or port, and an @ in its password is written %40: {_HINT}")
     refuse_addressing(url.query, "the URL's query")
-    settings = {name: value for name, value in url.query.items() if name.startswith(PREFIX)}
+    settings = {name: value for name, value in url.query.items() if is_setting(name)}
     if patroni is None:
         try:
             return PatroniConfig.from_options(settings)
@@ -48,7 +47,7 @@ def config_of(url: URL, patroni: PatroniConfig | None = None) -> PatroniConfig:
 
 def without_settings(url: URL) -> URL:
     """Return `url` without its ``patroni_*`` settings, as the driver may see it."""
-    return url.difference_update_query([name for name in url.query if name.startswith(PREFIX)])
+    return url.difference_update_query([name for name in url.query if is_setting(name)])
 
 
 def refuse_addressing(names: Iterable[str], where: str) -> None:

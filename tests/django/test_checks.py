@@ -35,6 +35,10 @@ def test_good_settings_need_no_word() -> None:
         ({"patroni_urls": ["pg1:8008"]}, "patroni_urls"),
         ({"patroni_timeout": -1}, "patroni_timeout"),
         ({"patroni_password": "hush"}, "patroni_user"),
+        ({"patroni_urls": "http:/app:hush@pg1:8008"}, "patroni_urls"),
+        ({"patroni_fallback_hosts": "app:hush@pg1"}, "patroni_fallback_hosts"),
+        ({"patroni_url": "http://app:hush@pg1"}, "did you mean patroni_urls?"),
+        ({"PATRONI_URLS": "http://app:hush@pg1"}, "did you mean patroni_urls?"),
     ],
 )
 def test_a_wrong_setting_is_named(options: dict[str, Any], told: str) -> None:

@@ -13,6 +13,9 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from patroni_db import PatroniConfig
+from patroni_db.acquisition import Attempt
+from patroni_db.addresses import Address
+from patroni_db.connections import Stamp
 from patroni_db.faults import Fault
 from patroni_db.selection import Target
 from sqlalchemy_dialect import (
@@ -22,6 +25,7 @@ from sqlalchemy_dialect import (
     PatroniDialectAsync,
     PatroniQueuePool,
 )
+from sqlalchemy_dialect.connecting import attempt_arguments
 from sqlalchemy_dialect.reactions import condemns
 
 API = "http://127.0.0.1:1"
@@ -54,11 +58,42 @@ def test_a_wrong_setting_is_named_when_the_engine_is_created(url: str, query: st
     assert "hush" not in str(raised.value)
 
 
-@pytest.mark.parametrize("where", ["db1", "db1:5432", ":5432"])
+@pytest.mark.parametrize("where", ["db1", "db1:5432", ":5432", "hush", "hush@"])
 @pytest.mark.parametrize("url", [DIALECT, PLUGIN], ids=["dialect", "plugin"])
 def test_a_server_in_the_url_contradicts_discovery(url: str, where: str) -> None:
-    with pytest.raises(ArgumentError, match="host or port"):
+    with pytest.raises(ArgumentError, match="host or port") as raised:
         create_engine(url.replace("@/", f"@{where}/"))
+    assert "hush" not in str(raised.value), "a password with an @ in it"
+
+
+@pytest.mark.parametrize("url", [DIALECT, PLUGIN], ids=["dialect", "plugin"])
+@pytest.mark.parametrize(
+    ("query", "meant"),
+    [("patroni_url=http://pg1:8008", "patroni_urls"), ("patroni-target=any", "patroni_target")],
+)
+def test_a_misspelled_setting_is_told_what_was_meant(url: str, query: str, meant: str) -> None:
+    with pytest.raises(ArgumentError, match=f"did you mean {meant}"):
+        create_engine(f"{url}&{query}")
+
+
+@pytest.mark.parametrize("url", [DIALECT, PLUGIN], ids=["dialect", "plugin"])
+@pytest.mark.parametrize("setting", ["patroni_urls", "patroni_etcd", "patroni_fallback_hosts", "patroni_allowed_hosts"])
+def test_credentials_in_a_setting_are_not_shown(url: str, setting: str) -> None:
+    bare = url.replace(f"patroni_urls={API}", "")
+    others = "" if setting == "patroni_urls" else f"&patroni_urls={API}"
+    with pytest.raises(ArgumentError, match=setting) as raised:
+        create_engine(f"{bare}&{setting}=http:/app:whisper@pg1:8008{others}")
+    assert "whisper" not in str(raised.value)
+
+
+def test_a_member_with_several_hosts_is_named_as_each_driver_wants_it() -> None:
+    attempt = Attempt(Stamp("n1", Address("10.0.0.1,pg1", 5432), 0), 2.0, 2.0)
+    named = {driver: attempt_arguments(driver, {}, attempt) for driver in ("psycopg", "psycopg2", "asyncpg")}
+    assert {driver: arguments["host"] for driver, arguments in named.items()} == {
+        "psycopg": "10.0.0.1,pg1",
+        "psycopg2": "10.0.0.1,pg1",
+        "asyncpg": ["10.0.0.1", "pg1"],
+    }
 
 
 @pytest.mark.parametrize("url", [DIALECT, PLUGIN], ids=["dialect", "plugin"])
