@@ -41,8 +41,8 @@ def _options(site: Site) -> dict[str, str]:
         "patroni_target": site.target,
         "application_name": site.application,
     }
-    extra = {"patroni_etcd": site.etcd, "patroni_address_map": site.address_map}
-    return options | {name: value for name, value in extra.items() if value}
+    options |= {f"patroni_{name}": value for name, value in (site.etcd or {}).items()}
+    return options | ({"patroni_address_map": site.address_map} if site.address_map else {})
 
 
 def _url(site: Site) -> URL:

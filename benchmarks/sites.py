@@ -33,7 +33,7 @@ class Site:
     :param statement: what a worker does in one transaction, with a key for its parameters; returns one text
     :param target: the servers that our clients want, as ``patroni_target`` takes it
     :param application: what our clients call themselves
-    :param etcd: Patroni's etcd, for those of our clients that watch it
+    :param etcd: settings of Patroni's etcd without their prefix, for those of our clients that watch it
     :param address_map: other addresses to reach the servers at, as ``patroni_address_map`` takes them
     :param web: the address of the example project, for clients that speak HTTP
     :param exactly_once: whether a commit marker decides what became of a COMMIT that was not answered. Without, such
@@ -49,7 +49,7 @@ class Site:
     statement: str = INSERT
     target: str = "primary"
     application: str = "benchmark"
-    etcd: str | None = None
+    etcd: dict[str, str] | None = None
     address_map: str | None = None
     web: str | None = None
     exactly_once: bool = True

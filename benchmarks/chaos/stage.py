@@ -72,7 +72,7 @@ class Stage:
             statement=statement_of(application),
             target=application.target,
             application=KNOWN_AS.format(application.name),
-            etcd=cluster.etcd_url if application.watches_etcd else None,
+            etcd=cluster.etcd_settings if application.watches_etcd else None,
             address_map=self.address_map if application.once else None,
             web=self.web,
             exactly_once=exactly_once,

@@ -61,7 +61,11 @@ def describe(running: LocalCluster, name: str) -> dict[str, Any]:
         "scope": running.scope,
         "leader": running.leader,
         "patroni_urls": list(running.urls),
+        "api_user": running.api_user,
+        "api_password": running.api_password,
         "etcd_url": running.etcd_url,
+        "etcd_ca": running.etcd_settings["etcd_ca"],
+        "etcd_cert": running.etcd_settings["etcd_cert"],
         "directory": str(running.directory),
         "dbname": running.dbname,
         "user": running.user,
@@ -76,6 +80,7 @@ def describe(running: LocalCluster, name: str) -> dict[str, Any]:
                 "host": node.host,
                 "port": node.port,
                 "api_url": node.api_url,
+                "config_file": str(node.config_file),
                 "data_dir": str(node.data_dir),
                 "patroni_log": str(node.patroni_log),
                 "postgres_log": str(node.postgres_log),
@@ -196,7 +201,7 @@ def show_status(context: click.Context, *, name: str, as_json: bool) -> None:
             role = "leader" if node.name == leader else ""
             address = f"{node.host}:{node.port}"
             table.add_row(node.name, role, _paint(state.patroni), _paint(state.postgres), address, node.api_url)
-        table.add_row("etcd", "", _paint(etcd), "", running.etcd_url.removeprefix("http://"), "")
+        table.add_row("etcd", "", _paint(etcd), "", running.etcd_url.removeprefix("https://"), "")
         Console().print(table)
     context.exit(0 if healthy else _UNWELL)
 

@@ -11,18 +11,9 @@ if TYPE_CHECKING:
 
     from patroni_db.cluster.nodes import Node
 
-__all__ = ["etcd_is_healthy", "is_primary", "is_replica", "is_streaming", "own_view"]
+__all__ = ["is_primary", "is_replica", "is_streaming", "own_view"]
 
 _TIMEOUT = 2.0
-
-
-def etcd_is_healthy(endpoint: tuple[str, int]) -> bool:
-    """Tell whether etcd says so of itself.
-
-    :param endpoint: host and port of its client API
-    """
-    answer = rest.get_json(endpoint, "/health", timeout=_TIMEOUT) or {}
-    return str(answer.get("health")) == "true"
 
 
 def own_view(node: Node) -> dict[str, Any]:

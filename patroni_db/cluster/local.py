@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import sys
 import time
 import weakref
@@ -22,11 +23,14 @@ from psycopg.conninfo import make_conninfo
 from patroni_db.cluster import registry, rest
 from patroni_db.cluster.addresses import Layout
 from patroni_db.cluster.binaries import INSTALL_HINT, EtcdBinary, PostgresBinaries, find_etcd, find_postgres
+from patroni_db.cluster.certificates import CertificateFiles, client_context, make_certificates
 from patroni_db.cluster.control import call
-from patroni_db.cluster.health import etcd_is_healthy, is_primary, is_replica, is_streaming, own_view
+from patroni_db.cluster.health import is_primary, is_replica, is_streaming, own_view
 from patroni_db.cluster.lease import STOP_TIMEOUT, Lease, import_path
 from patroni_db.cluster.nodes import Node, NodeStatus, ProcessState
+from patroni_db.cluster.privileges import without_capability
 from patroni_db.cluster.render import (
+    API_USER,
     NAMESPACE,
     Credentials,
     dynamic_config,
@@ -41,6 +45,7 @@ from patroni_db.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
     from types import TracebackType
 
 __all__ = ["LocalCluster"]
@@ -137,6 +142,7 @@ class LocalCluster:
         self._nodes: tuple[Node, ...] = ()
         self._layout: Layout | None = None
         self._credentials: Credentials | None = None
+        self._etcd_access: rest.Etcd | None = None
         self.scope = ""
 
     # Life.
@@ -229,6 +235,7 @@ class LocalCluster:
         self._nodes = ()
         self._layout = None
         self._credentials = None
+        self._etcd_access = None
         self.scope = ""
 
     def _adopt(self, hello: Mapping[str, Any], credentials: Credentials) -> None:
@@ -248,13 +255,13 @@ class LocalCluster:
     # Starting.
 
     def _start(self, deadline: float) -> None:
-        for package in ("psutil", "patroni"):
+        for package in ("psutil", "patroni", "trustme"):
             if importlib.util.find_spec(package) is None:
                 raise ClusterError(f"{package} is not installed; {INSTALL_HINT}")
         etcd = find_etcd(self._etcd_bin)
         postgres = find_postgres(self._postgres_bin)
         self._progress(f"PostgreSQL {postgres.version} from {postgres.directory}")
-        credentials = Credentials(*(secrets.token_urlsafe(16) for _ in range(4)))
+        credentials = Credentials(*(secrets.token_urlsafe(16) for _ in range(5)))
         lease = self._lease = Lease()
         # Also when the last reference goes or the interpreter ends.
         self._finalizer = weakref.finalize(self, lease.end)
@@ -262,7 +269,10 @@ class LocalCluster:
         hello["scope"] = "local-" + hello["etcd"][0].split(".")[2] + "-" + secrets.token_hex(2)
         self._adopt(hello, credentials)
         self._write_description(hello, credentials)
-        self._start_servers(etcd, postgres, credentials, deadline)
+        for name, text in make_certificates(self._up_layout.etcd[0]).items():
+            path: Path = getattr(self._certificates, name)
+            self._call("write", path=str(path.relative_to(self._up_root)), text=text)
+        self._start_servers(etcd, postgres, credentials, frozenset(hello["unreadable"]), deadline)
 
     def _write_description(self, hello: Mapping[str, Any], credentials: Credentials) -> None:
         """Leave what :meth:`attach` needs with the supervisor."""
@@ -274,8 +284,17 @@ class LocalCluster:
         self._call("write", path="cluster.json", text=json.dumps(description))
 
     def _start_servers(
-        self, etcd: EtcdBinary, postgres: PostgresBinaries, credentials: Credentials, deadline: float
+        self,
+        etcd: EtcdBinary,
+        postgres: PostgresBinaries,
+        credentials: Credentials,
+        unreadable: AbstractSet[str],
+        deadline: float,
     ) -> None:
+        """Start everything.
+
+        :param unreadable: files that only processes with the capability of :mod:`.privileges` can read
+        """
         layout, root = self._up_layout, self._up_root
         self._progress(f"starting etcd {'.'.join(map(str, etcd.version))}")
         etcd_environment = environment(root / _ETCD, [etcd.path.parent], os.environ)
@@ -285,21 +304,33 @@ class LocalCluster:
         self._call(
             "start",
             name=_ETCD,
-            argv=etcd_command(etcd, layout, root / _ETCD),
+            argv=etcd_command(etcd, layout, root / _ETCD, self._certificates),
             env=etcd_environment,
             log="etcd.log",
+            privileged=str(etcd.path) in unreadable,
         )
-        self._await("etcd to be healthy", lambda: etcd_is_healthy(layout.etcd), deadline, (_ETCD,))
+        postgres_program = self._unprivileged(postgres, unreadable)
+        self._await("etcd to be healthy", lambda: self._etcd.is_healthy, deadline, (_ETCD,))
         for node in self.nodes:
-            config = patroni_config(node, self.settings, layout, self.scope, postgres, credentials)
+            config = patroni_config(
+                node,
+                self.settings,
+                layout,
+                self.scope,
+                postgres,
+                credentials,
+                self._certificates,
+                postgres_program=postgres_program,
+            )
             self._call("write", path=f"{node.name}/patroni.json", text=json.dumps(config, indent=1))
         first, *others = self.nodes
         self._progress(f"starting {first.name}: a new database")
-        self._start_patroni(first, postgres)
+        privileged = bool(unreadable - {str(etcd.path)})
+        self._start_patroni(first, postgres, privileged)
         self._await(f"{first.name} to begin", self._is_initializing, deadline, (_ETCD, first.name))
         # Who holds the initialize key makes the database. The others can start now: they wait for it.
         for node in others:
-            self._start_patroni(node, postgres)
+            self._start_patroni(node, postgres, privileged)
         what = f"{first.name} to become the leader"
         self._await(what, lambda: is_primary(first), deadline, (_ETCD, first.name))
         if others:
@@ -309,13 +340,26 @@ class LocalCluster:
         self._await("every replica to stream", self._is_streaming, deadline, (_ETCD, *names))
         self._progress(f"up: {', '.join(self.urls)}")
 
-    def _start_patroni(self, node: Node, postgres: PostgresBinaries) -> None:
+    def _unprivileged(self, postgres: PostgresBinaries, unreadable: AbstractSet[str]) -> str | None:
+        """Return what starts PostgreSQL without the capability that Patroni has to keep; None where that need not be.
+
+        Nor where it cannot be: no setpriv, or the folder of temporary files does not let programs be executed.
+        """
+        setpriv = shutil.which("setpriv")
+        if not unreadable or not unreadable.isdisjoint(_postgres_programs(postgres)) or setpriv is None:
+            return None
+        script = without_capability(str(postgres.directory / "postgres"), setpriv)
+        written = self._call("write", path="postgres", text=script, mode=0o700)
+        return str(self._up_root / "postgres") if written["executable"] else None
+
+    def _start_patroni(self, node: Node, postgres: PostgresBinaries, privileged: bool) -> None:  # noqa: FBT001
         self._call(
             "start",
             name=node.name,
             argv=[sys.executable, "-I", "-c", _PATRONI.format(path=import_path(), config=str(node.config_file))],
             env=environment(node.directory, [postgres.directory], os.environ),
             log=f"{node.name}/patroni.log",
+            privileged=privileged,
         )
 
     def _create_application(self, node: Node, credentials: Credentials) -> None:
@@ -392,6 +436,24 @@ class LocalCluster:
             raise ClusterError("the cluster is not running")
         return self._credentials
 
+    @property
+    def _certificates(self) -> CertificateFiles:
+        return CertificateFiles(self._up_root)
+
+    @property
+    def _etcd(self) -> rest.Etcd:
+        if self._etcd_access is None:
+            try:
+                context = client_context(self._certificates)
+            except OSError as error:
+                raise ClusterError(f"the cluster's certificates cannot be read: {error}") from error
+            self._etcd_access = rest.Etcd(self._up_layout.etcd, context)
+        return self._etcd_access
+
+    @property
+    def _login(self) -> rest.Login:
+        return rest.Login(self.api_user, self.api_password)
+
     def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         return call(self.control, operation, **arguments)
 
@@ -418,8 +480,28 @@ class LocalCluster:
 
     @property
     def etcd_url(self) -> str:
-        """The client URL of etcd."""
-        return "http://{}:{}".format(*self._up_layout.etcd)
+        """The client URL of etcd, which answers only those that hold the cluster's certificate."""
+        return "https://{}:{}".format(*self._up_layout.etcd)
+
+    @property
+    def etcd_settings(self) -> dict[str, str]:
+        """What a client of etcd needs, as keywords of :class:`~patroni_db.PatroniConfig`.
+
+        URL, certificate authority, and a file with key and certificate. In ``OPTIONS`` and URLs the names begin with
+        ``patroni_``.
+        """
+        files = self._certificates
+        return {"etcd": self.etcd_url, "etcd_ca": str(files.authority), "etcd_cert": str(files.client)}
+
+    @property
+    def api_user(self) -> str:
+        """Who may change things through Patroni's REST API; reading needs no login."""
+        return API_USER
+
+    @property
+    def api_password(self) -> str:
+        """The password of :attr:`api_user`."""
+        return self._up_credentials.api
 
     @property
     def control(self) -> Path:
@@ -480,7 +562,7 @@ class LocalCluster:
         While etcd is down there is no key: then a node whose PostgreSQL is a running primary (failsafe mode).
         """
         try:
-            return rest.read_key(self._up_layout.etcd, self._leader_key) or None
+            return self._etcd.read_key(self._leader_key) or None
         except OSError:
             return next((node.name for node in self._nodes if is_primary(node)), None)
 
@@ -510,7 +592,7 @@ class LocalCluster:
 
     def _is_initializing(self) -> bool:
         try:
-            return rest.read_key(self._up_layout.etcd, f"{NAMESPACE}{self.scope}/initialize") is not None
+            return self._etcd.read_key(f"{NAMESPACE}{self.scope}/initialize") is not None
         except OSError:
             return False
 
@@ -586,7 +668,7 @@ class LocalCluster:
             self.node(candidate)
         body = {"leader": old, **({"candidate": candidate} if candidate else {})}
         node = self.node(old)
-        asked = SwitchoverRequest((node.host, node.api_port), body)
+        asked = SwitchoverRequest((node.host, node.api_port), body, self._login)
         if not wait:
             if (refusal := asked.refusal(within=1.0)) is not None:
                 raise refusal.error()
@@ -598,7 +680,7 @@ class LocalCluster:
             if (refusal := asked.refusal()) is not None:
                 if not refusal.is_temporary or time.monotonic() > patience:
                     raise refusal.error()
-                asked = SwitchoverRequest((node.host, node.api_port), body)
+                asked = SwitchoverRequest((node.host, node.api_port), body, self._login)
             return self._primary_other_than(old)
 
         return self._until(f"a leader other than {old}", moved, _SWITCHOVER_TIMEOUT)
@@ -657,13 +739,13 @@ class LocalCluster:
         :param timeout: seconds
         """
         self._call("start", name=_ETCD)
-        endpoint, deadline = self._up_layout.etcd, time.monotonic() + timeout
-        self._await("etcd to be healthy", lambda: etcd_is_healthy(endpoint), deadline, (_ETCD,))
+        deadline = time.monotonic() + timeout
+        self._await("etcd to be healthy", lambda: self._etcd.is_healthy, deadline, (_ETCD,))
 
     def expire_leader(self) -> bool:
         """Delete the leader key in etcd, as if the ttl had passed; tell whether there was one."""
         try:
-            return rest.delete_key(self._up_layout.etcd, self._leader_key)
+            return self._etcd.delete_key(self._leader_key)
         except OSError as error:
             raise ClusterError(f"etcd does not answer: {error}") from error
 
@@ -679,7 +761,8 @@ class LocalCluster:
         problems = []
         for node in self._running():
             try:
-                status, text = rest.request(method, (node.host, node.api_port), "/config", body, timeout=10.0)
+                endpoint = (node.host, node.api_port)
+                status, text = rest.request(method, endpoint, "/config", body, timeout=10.0, login=self._login)
             except OSError as error:
                 problems.append(f"{node.name}: {error}")
                 continue
@@ -743,6 +826,10 @@ class LocalCluster:
 
 def _programs(etcd: EtcdBinary, postgres: PostgresBinaries) -> Iterator[str]:
     yield str(etcd.path)
+    yield from _postgres_programs(postgres)
+
+
+def _postgres_programs(postgres: PostgresBinaries) -> Iterator[str]:
     for name in ("postgres", "initdb"):
         program = postgres.directory / name
         yield from (str(program), str(program.resolve()))

@@ -1,7 +1,8 @@
 """Becoming an ordinary user, because PostgreSQL refuses to run as root.
 
 The trap: an interpreter or a wheel may live where only root can go (``/root/.pyenv`` is mode 0700). Then one
-capability is kept for the servers, the right to read everything, and nothing else of root's power.
+capability is kept, the right to read everything, and nothing else of root's power; programs that run without it are
+started without it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from patroni_db.errors import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["become_ordinary_user"]
+__all__ = ["become_ordinary_user", "forgo_capability", "without_capability"]
 
 _USERS = ("postgres", "nobody")
 
@@ -29,6 +31,7 @@ _PR_GET_SECUREBITS = 27
 _PR_SET_SECUREBITS = 28
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -108,15 +111,30 @@ def _keep_capability(user: pwd.struct_passwd, capability: int) -> bool:
     )
 
 
-def become_ordinary_user(needed: Iterable[str], given: Iterable[str] = ()) -> None:
+def forgo_capability() -> None:
+    """Let the program that this process executes next have no capability; this process keeps its own until then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+def without_capability(program: str, setpriv: str) -> str:
+    """Return a shell script that is `program`, and forgoes the capability which its parent has to keep.
+
+    :param setpriv: the path of util-linux' program of that name
+    """
+    return f'#!/bin/sh\nexec {shlex.quote(setpriv)} --ambient-caps=-all --inh-caps=-all {shlex.quote(program)} "$@"\n'
+
+
+def become_ordinary_user(needed: Iterable[str], given: Iterable[str] = ()) -> tuple[str, ...]:
     """Give up root for this process and its children; do nothing when it is not root.
 
     :param needed: files and folders that the servers must be able to read
     :param given: folders that become the servers' own
+    :returns: which of `needed` only the capability makes readable, which this process and its children then have
     :raises ClusterError: when that is not possible here
     """
     if os.geteuid() != 0:
-        return
+        return ()
     user = _choose_user()
     given = tuple(given)
     for folder in given:
@@ -124,9 +142,9 @@ def become_ordinary_user(needed: Iterable[str], given: Iterable[str] = ()) -> No
     unreachable = _unreachable(user, [*needed, *given])
     if not unreachable:
         _drop(user)
-        return
+        return ()
     if sys.platform == "linux" and any(_keep_capability(user, capability) for capability in _READING):
-        return
+        return tuple(unreachable)
     raise ClusterError(
         f"PostgreSQL does not run as root, and user {user.pw_name} cannot read {', '.join(unreachable)}: "
         "run as an ordinary user, or install Python and the servers where every user can read them"

@@ -13,11 +13,23 @@ if TYPE_CHECKING:
 
     from patroni_db.cluster.addresses import Layout
     from patroni_db.cluster.binaries import EtcdBinary, PostgresBinaries
+    from patroni_db.cluster.certificates import CertificateFiles
     from patroni_db.cluster.settings import ClusterSettings
 
-__all__ = ["NAMESPACE", "Credentials", "dynamic_config", "environment", "etcd_command", "nodes_of", "patroni_config"]
+__all__ = [
+    "API_USER",
+    "NAMESPACE",
+    "Credentials",
+    "dynamic_config",
+    "environment",
+    "etcd_command",
+    "nodes_of",
+    "patroni_config",
+]
 
 NAMESPACE = "/service/"
+#: Who may change things through Patroni's REST API.
+API_USER = "patroni"
 
 # PostgreSQL for tests: small, quick, and with room for the connections of a test suite.
 _PARAMETERS: Mapping[str, Any] = {
@@ -46,18 +58,20 @@ _BUILTIN_LOCALE_VERSION = 17
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The passwords of a cluster's roles; made anew for each cluster.
+    """The passwords of a cluster; made anew for each cluster.
 
     :param superuser: password of ``postgres``
     :param replication: password of ``replicator``
     :param rewind: password of ``rewinder``
     :param app: password of the ordinary role ``app``
+    :param api: password of the REST API's user ``patroni``
     """
 
     superuser: str
     replication: str
     rewind: str
     app: str
+    api: str
 
     def __repr__(self) -> str:
         return "Credentials(...)"
@@ -89,7 +103,9 @@ def dynamic_config(settings: ClusterSettings) -> dict[str, Any]:
 
 
 def _initdb_options(version: int) -> list[Any]:
-    options: list[Any] = [{"encoding": "UTF8"}, {"locale": "C"}, "no-sync"]
+    # Without a method of its own initdb trusts everybody on this machine until Patroni has written pg_hba.conf.
+    methods = [{"auth-local": "scram-sha-256"}, {"auth-host": "scram-sha-256"}]
+    options: list[Any] = [{"encoding": "UTF8"}, {"locale": "C"}, *methods, "no-sync"]
     if version >= _BUILTIN_LOCALE_VERSION:
         # Case mapping of all of Unicode without ICU, which not every build has.
         options += [{"locale-provider": "builtin"}, {"builtin-locale": "C.UTF-8"}]
@@ -103,8 +119,14 @@ def patroni_config(
     scope: str,
     postgres: PostgresBinaries,
     credentials: Credentials,
+    certificates: CertificateFiles,
+    *,
+    postgres_program: str | None = None,
 ) -> dict[str, Any]:
-    """Return Patroni's configuration of one node."""
+    """Return Patroni's configuration of one node.
+
+    :param postgres_program: what to start as ``postgres`` instead of the one among `postgres`
+    """
     etcd_host, etcd_port = layout.etcd
     return {
         "scope": scope,
@@ -114,14 +136,22 @@ def patroni_config(
         "restapi": {
             "listen": f"{node.host}:{node.api_port}",
             "connect_address": f"{node.host}:{node.api_port}",
+            # Of what changes something; everybody on this machine may read.
+            "authentication": {"username": API_USER, "password": credentials.api},
         },
-        "etcd3": {"hosts": [f"{etcd_host}:{etcd_port}"]},
+        "etcd3": {
+            "hosts": [f"{etcd_host}:{etcd_port}"],
+            "protocol": "https",
+            "cacert": str(certificates.authority),
+            "cert": str(certificates.client),
+        },
         "bootstrap": {"dcs": dynamic_config(settings), "initdb": _initdb_options(postgres.version)},
         "postgresql": {
             "listen": f"{node.host}:{node.port}",
             "connect_address": f"{node.host}:{node.port}",
             "data_dir": str(node.data_dir),
             "bin_dir": str(postgres.directory),
+            **({"bin_name": {"postgres": postgres_program}} if postgres_program else {}),
             "pgpass": str(node.directory / "pgpass"),
             "authentication": {
                 "superuser": {"username": "postgres", "password": credentials.superuser},
@@ -136,6 +166,7 @@ def patroni_config(
             "basebackup": [{"checkpoint": "fast"}, "no-sync", "no-manifest", "no-verify-checksums"],
             "parameters": {
                 "unix_socket_directories": str(node.socket_dir),
+                "unix_socket_permissions": "0700",
                 "logging_collector": "on",
                 "log_directory": str(node.postgres_log.parent),
                 "log_filename": node.postgres_log.name,
@@ -147,10 +178,10 @@ def patroni_config(
     }
 
 
-def etcd_command(etcd: EtcdBinary, layout: Layout, directory: Path) -> list[str]:
+def etcd_command(etcd: EtcdBinary, layout: Layout, directory: Path, certificates: CertificateFiles) -> list[str]:
     """Return etcd's command line."""
-    client = "http://{}:{}".format(*layout.etcd)
-    peer = "http://{}:{}".format(*layout.etcd_peer)
+    client = "https://{}:{}".format(*layout.etcd)
+    peer = "https://{}:{}".format(*layout.etcd_peer)
     command = [
         str(etcd.path),
         "--name=etcd",
@@ -160,6 +191,19 @@ def etcd_command(etcd: EtcdBinary, layout: Layout, directory: Path) -> list[str]
         f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=etcd={peer}",
+        *(
+            f"--{side}{option}"
+            for side in ("", "peer-")
+            for option in (
+                f"cert-file={certificates.server}",
+                f"key-file={certificates.server}",
+                f"trusted-ca-file={certificates.authority}",
+                "client-cert-auth",
+            )
+        ),
+        # By default every web page may read etcd's answers, under any name that leads to its address.
+        f"--cors={client}",
+        f"--host-whitelist={layout.etcd[0]}",
         "--logger=zap",
         "--log-level=warn",
     ]

@@ -35,7 +35,7 @@ from patroni_db.cluster import ipc, processes
 from patroni_db.cluster.addresses import claim
 from patroni_db.cluster.control import read_line
 from patroni_db.cluster.nodes import ProcessState
-from patroni_db.cluster.privileges import become_ordinary_user
+from patroni_db.cluster.privileges import become_ordinary_user, forgo_capability
 from patroni_db.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class _Service:
     :param env: its environment
     :param folder: its folder, its working directory too
     :param log: where its output goes
+    :param privileged: whether it needs the capability that was kept, see :mod:`patroni_db.cluster.privileges`
     :param pid: its process id, None when it is not running
     :param exit_status: how it ended last, as ``subprocess`` counts
     """
@@ -70,6 +71,7 @@ class _Service:
     env: dict[str, str]
     folder: Path
     log: Path
+    privileged: bool
     pid: int | None = None
     exit_status: int | None = None
 
@@ -107,7 +109,7 @@ class Supervisor:
         self._stopping = False
         self._farewells: list[socket.socket] = []
         directory = self._prepare_directory(spec["directory"])
-        become_ordinary_user(spec["needed"], [directory] if directory else [])
+        self._unreadable = become_ordinary_user(spec["needed"], [directory] if directory else [])
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self.layout, self._lock = claim(int(spec["nodes"]))
         self.root = _make_root(directory, spec["temporary"])
@@ -146,6 +148,7 @@ class Supervisor:
             "lock": layout.lock,
             "postgres": layout.postgres,
             "api": layout.api,
+            "unreadable": self._unreadable,
         }
 
     # The loop.
@@ -234,20 +237,26 @@ class Supervisor:
 
     # What can be asked for. Each returns a JSON object.
 
-    def do_write(self, path: str, text: str) -> dict[str, Any]:
-        """Write a file in the cluster's folder."""
+    def do_write(self, path: str, text: str, *, mode: int = 0o600) -> dict[str, Any]:
+        """Write a file in the cluster's folder; tell whether it can be executed there."""
         target = self.root / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target.touch(mode=0o600)
+        target.touch(mode=mode)
         target.write_text(text)
-        return {}
+        return {"executable": os.access(target, os.X_OK)}
 
     def do_read(self, path: str) -> dict[str, Any]:
         """Return the text of a file in the cluster's folder."""
         return {"text": (self.root / path).read_text()}
 
     def do_start(
-        self, name: str, argv: list[str] | None = None, env: dict[str, str] | None = None, log: str | None = None
+        self,
+        name: str,
+        argv: list[str] | None = None,
+        env: dict[str, str] | None = None,
+        log: str | None = None,
+        *,
+        privileged: bool = True,
     ) -> dict[str, Any]:
         """Start a server; the command line is remembered for the next time."""
         self._bury()
@@ -255,7 +264,7 @@ class Supervisor:
             folder = self.root / name
             folder.mkdir(mode=0o700, exist_ok=True)
             (self.run / name).mkdir(mode=0o700, exist_ok=True)
-            self._services[name] = _Service(argv, env, folder, self.root / log)
+            self._services[name] = _Service(argv, env, folder, self.root / log, privileged)
         service = self._service(name)
         if service.pid is not None:
             raise ClusterError(f"{name} is running already")
@@ -363,6 +372,8 @@ class Supervisor:
                     os.dup2(log, 1)
                     os.dup2(log, 2)
                     os.chdir(service.folder)
+                    if not service.privileged:
+                        forgo_capability()
                     os.execve(service.argv[0], service.argv, service.env)
                 except OSError as error:
                     os.write(2, f"cannot execute {service.argv[0]}: {error}\n".encode())

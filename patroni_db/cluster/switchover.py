@@ -45,12 +45,13 @@ class SwitchoverRequest:
 
     :param endpoint: host and port of the leader's API
     :param body: who leads, and who shall
+    :param login: who may ask for it
     """
 
-    def __init__(self, endpoint: tuple[str, int], body: Mapping[str, Any]) -> None:
+    def __init__(self, endpoint: tuple[str, int], body: Mapping[str, Any], login: rest.Login) -> None:
         self._refusal: Refusal | None = None
         self._thread = threading.Thread(
-            target=self._run, args=(endpoint, body), name="patroni-db-switchover", daemon=True
+            target=self._run, args=(endpoint, body, login), name="patroni-db-switchover", daemon=True
         )
         self._thread.start()
 
@@ -62,9 +63,9 @@ class SwitchoverRequest:
         self._thread.join(within)
         return self._refusal
 
-    def _run(self, endpoint: tuple[str, int], body: Mapping[str, Any]) -> None:
+    def _run(self, endpoint: tuple[str, int], body: Mapping[str, Any], login: rest.Login) -> None:
         try:
-            status, text = rest.request("POST", endpoint, "/switchover", body, timeout=_TIMEOUT)
+            status, text = rest.request("POST", endpoint, "/switchover", body, timeout=_TIMEOUT, login=login)
         except ConnectionRefusedError as error:
             self._refusal = Refusal(str(error))
         except OSError:

@@ -10,14 +10,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from patroni_db import DiscoveryError, NoPrimaryError, PatroniConfig
 from patroni_db.acquisition import Attempt, acquire, acquire_async
-from patroni_db.cluster.rest import delete_key
 from patroni_db.connections import driver_of, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
 from patroni_db.libpq import attempt_params, with_defaults
@@ -126,8 +124,7 @@ def test_reads_leave_a_member_that_was_removed_and_use_one_that_is_new(cluster: 
         connection, stamp = app.get(target="replica")
         readers[stamp.member] = (connection, stamp)
     cluster.kill_node(gone)
-    etcd = urlsplit(cluster.etcd_url)
-    assert delete_key((etcd.hostname or "", etcd.port or 0), f"/service/{topology.scope}/members/{gone}")
+    assert cluster._etcd.delete_key(f"/service/{topology.scope}/members/{gone}")
     until(lambda: gone not in {member.name for member in app.discovery.topology().members})
     (other,) = replicas - {gone}
     assert app.why_unusable(*readers[gone], target="replica") is not None

@@ -559,7 +559,7 @@ def threads() -> list[threading.Thread]:
 def watching(cluster: LocalCluster, caplog: pytest.LogCaptureFixture, **settings: Any) -> Discovery:
     """Return a discovery that will hardly ever look by itself, and whose watch stands."""
     caplog.set_level(logging.INFO, "patroni_db.push")
-    config = PatroniConfig(**{"urls": cluster.urls, "etcd": cluster.etcd_url, "refresh": CALM, **settings})
+    config = PatroniConfig(**{"urls": cluster.urls, **cluster.etcd_settings, "refresh": CALM, **settings})
     discovery = Discovery(config)
     assert discovery.primary().name == cluster.leader
     until(lambda: f"watching /service/{cluster.scope}/leader" in caplog.text)
@@ -647,7 +647,8 @@ def test_without_etcd_polling_does_it(cluster: LocalCluster) -> None:
 
 @pytest.mark.thorough
 def test_a_namespace_that_is_not_patronis_is_told(cluster: LocalCluster, caplog: pytest.LogCaptureFixture) -> None:
-    config = PatroniConfig(urls=cluster.urls, etcd=cluster.etcd_url, namespace="/elsewhere")
+    settings: dict[str, Any] = {"urls": cluster.urls, **cluster.etcd_settings}
+    config = PatroniConfig(**settings, namespace="/elsewhere")
     with contextlib.closing(Discovery(config)) as discovery:
         discovery.primary()
         until(lambda: "the leader key names nobody" in caplog.text)

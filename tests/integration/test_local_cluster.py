@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -21,7 +23,7 @@ import psycopg
 import pytest
 
 from patroni_db.cluster import LocalCluster, ProcessState
-from patroni_db.cluster.rest import get_json
+from patroni_db.cluster.rest import Login, get_json, request
 from patroni_db.errors import ClusterError
 from tests.integration.faults import crash, eventually
 
@@ -40,6 +42,24 @@ def ask(cluster: LocalCluster, query: str, name: str | None = None, **parameters
 
 def others(cluster: LocalCluster, name: str) -> list[str]:
     return [node.name for node in cluster.nodes if node.name != name]
+
+
+def _mode(path: Path) -> int:
+    try:
+        return stat.S_IMODE(path.lstat().st_mode)
+    except FileNotFoundError:  # servers make and remove files all the time
+        return 0
+
+
+def _works_below(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _is_reachable_by_all(program: Path) -> bool:
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (program, *program.parents))
 
 
 @pytest.fixture
@@ -221,6 +241,101 @@ class TestShared:
         config = get_json((node.host, node.api_port), "/config") or {}
         assert config["primary_start_timeout"] == 0
         assert "pause" not in config
+
+    @pytest.mark.parametrize("path", ["/v3/kv/range", "/v3/kv/put", "/v3/auth/enable", "/health", "/members", "/raft"])
+    def test_etcd_answers_nobody_without_a_certificate(self, cluster: LocalCluster, path: str) -> None:
+        stranger = ssl.create_default_context()
+        stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+        layout = cluster._up_layout
+        for endpoint in (layout.etcd, layout.etcd_peer):
+            for connection in (
+                http.client.HTTPConnection(*endpoint, timeout=5),
+                http.client.HTTPSConnection(*endpoint, timeout=5, context=stranger),
+            ):
+                with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+                    connection.request("POST", path, b"{}", {"Origin": "https://page.example"})
+                    response = connection.getresponse()
+                    # Plain HTTP to a TLS port is told so, in words that do not depend on the request.
+                    assert response.status == 400
+                    assert b"HTTP request to an HTTPS server" in response.read()
+                    assert "Access-Control-Allow-Origin" not in response.headers
+
+    @pytest.mark.parametrize(
+        "request_line",
+        [
+            "PATCH /config",
+            "PUT /config",
+            "POST /config",
+            "POST /switchover",
+            "DELETE /switchover",
+            "POST /failover",
+            "POST /restart",
+            "DELETE /restart",
+            "POST /reload",
+            "POST /reinitialize",
+            "POST /failsafe",
+            "POST /sigterm",
+        ],
+    )
+    def test_nothing_is_changed_through_patroni_without_a_login(self, cluster: LocalCluster, request_line: str) -> None:
+        method, path = request_line.split()
+        before = get_json((cluster.nodes[0].host, cluster.nodes[0].api_port), "/config")
+        for login in (None, Login("patroni", "wrong"), Login("wrong", cluster.api_password)):
+            for node in cluster.nodes:
+                status, _ = request(method, (node.host, node.api_port), path, {"ttl": 99}, login=login)
+                assert status in {401, 501}, f"{request_line} answered {status} to {login}"
+        assert get_json((cluster.nodes[0].host, cluster.nodes[0].api_port), "/config") == before
+
+    def test_other_users_find_no_password_no_open_file_and_no_trust(self, cluster: LocalCluster) -> None:
+        credentials = cluster._up_credentials
+        secrets = [getattr(credentials, name) for name in credentials.__slots__]
+        supervisor = next(
+            process
+            for process in psutil.Process().children()
+            if any("patroni_db.cluster.supervisor" in word for word in process.cmdline())
+        )
+        for process in [supervisor, *supervisor.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                seen = [*process.cmdline(), *process.environ().values()]
+                assert not any(secret in text for secret in secrets for text in seen), process
+        entries = [cluster.directory, *cluster.directory.rglob("*")]
+        open_to_others = [entry for entry in entries if not entry.is_symlink() and _mode(entry) & 0o077]
+        assert open_to_others == []
+        with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+            psycopg.connect(cluster.conninfo(password=""), connect_timeout=5, passfile="/nonexistent")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux'")
+    def test_postgresql_and_etcd_have_no_power_that_they_do_not_need(self, cluster: LocalCluster) -> None:
+        servers = [
+            process
+            for process in psutil.process_iter()
+            if _works_below(process, cluster.directory) and _is_reachable_by_all(Path(process.exe()))
+        ]
+        assert {"etcd", "postgres"} <= {process.name() for process in servers}
+        powerful = {
+            process.name()
+            for process in servers
+            if any(
+                line.startswith(("CapEff:", "CapPrm:", "CapAmb:")) and int(line.split()[1], 16)
+                for line in Path("/proc", str(process.pid), "status").read_text().splitlines()
+            )
+        }
+        assert not powerful or shutil.which("setpriv") is None
+
+    @pytest.mark.thorough
+    def test_patronictl_changes_things_with_the_configuration_of_a_node(self, cluster: LocalCluster) -> None:
+        program = [sys.executable, "-c", "from patroni.ctl import ctl; ctl()", "-c", str(cluster.nodes[0].config_file)]
+        edit = subprocess.run(
+            [*program, "edit-config", "--force", "--set", "loop_wait=2"], capture_output=True, text=True, check=True
+        )
+        assert "Configuration changed" in edit.stdout
+        listing = subprocess.run([*program, "list", "--format=json"], capture_output=True, text=True, check=True)
+        assert {row["Member"] for row in json.loads(listing.stdout)} == {"n1", "n2", "n3"}
+        switchover = [*program, "switchover", "--force", "--primary", str(cluster.leader)]
+        assert (
+            "Successfully switched over"
+            in subprocess.run(switchover, capture_output=True, text=True, check=True).stdout
+        )
 
     def test_unknown_nodes_are_named(self, cluster: LocalCluster) -> None:
         with pytest.raises(ClusterError, match=r"no node 'n9' \(nodes: n1, n2, n3\)"):

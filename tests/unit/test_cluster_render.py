@@ -8,7 +8,9 @@ import pytest
 
 from patroni_db.cluster.addresses import layouts
 from patroni_db.cluster.binaries import EtcdBinary, PostgresBinaries
+from patroni_db.cluster.certificates import CertificateFiles
 from patroni_db.cluster.ipc import segments_of
+from patroni_db.cluster.privileges import without_capability
 from patroni_db.cluster.render import (
     Credentials,
     dynamic_config,
@@ -21,13 +23,14 @@ from patroni_db.cluster.settings import ClusterSettings
 
 LAYOUT = next(layouts(3, many_addresses=True))
 NODES = nodes_of(LAYOUT, Path("/c"), Path("/r"))
-CREDENTIALS = Credentials("super-secret", "replication-secret", "rewind-secret", "app-secret")
+CREDENTIALS = Credentials("super-secret", "replication-secret", "rewind-secret", "app-secret", "api-secret")
+CERTIFICATES = CertificateFiles(Path("/c"))
 
 
 def config(version: int = 18, **wishes: object) -> dict[str, object]:
     settings = ClusterSettings(**wishes)  # type: ignore[arg-type]
     postgres = PostgresBinaries(Path("/pg/bin"), version)
-    return patroni_config(NODES[1], settings, LAYOUT, "scope", postgres, CREDENTIALS)
+    return patroni_config(NODES[1], settings, LAYOUT, "scope", postgres, CREDENTIALS, CERTIFICATES)
 
 
 def test_nodes_have_usual_ports_on_addresses_of_their_own() -> None:
@@ -55,6 +58,24 @@ def test_the_configuration_is_json_and_names_the_node() -> None:
     assert rendered["postgresql"]["data_dir"] == "/c/n2/data"
 
 
+def test_no_server_of_the_cluster_trusts_everybody_on_the_machine() -> None:
+    rendered = json.loads(json.dumps(config()))
+    assert rendered["restapi"]["authentication"] == {"username": "patroni", "password": "api-secret"}
+    assert rendered["etcd3"]["protocol"] == "https"
+    assert "trust" not in json.dumps(rendered["postgresql"]["pg_hba"])
+    assert {"auth-host": "scram-sha-256"} in rendered["bootstrap"]["initdb"]
+    command = etcd_command(EtcdBinary(Path("/etcd"), (3, 5)), LAYOUT, Path("/c/etcd"), CERTIFICATES)
+    assert {"--client-cert-auth", "--peer-client-cert-auth"} <= set(command)
+    assert not any("http://" in word or word.endswith("=*") for word in command)
+
+
+def test_a_program_without_the_capability_is_called_by_its_own_name_whatever_its_path() -> None:
+    assert without_capability("/my pg/postgres", "/usr/bin/setpriv").splitlines() == [
+        "#!/bin/sh",
+        "exec /usr/bin/setpriv --ambient-caps=-all --inh-caps=-all '/my pg/postgres' \"$@\"",
+    ]
+
+
 def test_wishes_reach_the_dynamic_configuration() -> None:
     dynamic = dynamic_config(
         ClusterSettings(synchronous=True, failsafe=True, primary_start_timeout=300, parameters={"max_connections": 50})
@@ -72,8 +93,8 @@ def test_only_versions_that_know_it_get_the_builtin_locale() -> None:
 
 
 def test_only_versions_that_know_it_run_without_fsync() -> None:
-    new = etcd_command(EtcdBinary(Path("/etcd"), (3, 5)), LAYOUT, Path("/c/etcd"))
-    old = etcd_command(EtcdBinary(Path("/etcd"), (3, 4)), LAYOUT, Path("/c/etcd"))
+    new = etcd_command(EtcdBinary(Path("/etcd"), (3, 5)), LAYOUT, Path("/c/etcd"), CERTIFICATES)
+    old = etcd_command(EtcdBinary(Path("/etcd"), (3, 4)), LAYOUT, Path("/c/etcd"), CERTIFICATES)
     assert set(new) - set(old) == {"--unsafe-no-fsync"}
 
 
