@@ -5,6 +5,7 @@ Errors are the library's own; the command's root turns them into messages and ex
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from dataclasses import asdict
@@ -17,9 +18,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from patroni_db.cli.cluster_logs import logs
+from patroni_db.cli.cluster_options import json_option, name_option
+from patroni_db.cli.cluster_psql import psql
 from patroni_db.cluster import LocalCluster, ProcessState
+from patroni_db.cluster.crash import crash
 from patroni_db.cluster.keeper import keep, keep_in_background
-from patroni_db.cluster.registry import DEFAULT_NAME, withdraw
+from patroni_db.cluster.registry import running_names, withdraw
+from patroni_db.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,11 +44,6 @@ Exit codes:
   130  interrupted
 """
 
-_name_option = click.option(
-    "--name", default=DEFAULT_NAME, show_default=True, metavar="NAME", help="Which cluster, when several run."
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
 
 def _print_json(value: Mapping[str, Any]) -> None:
     click.echo(json.dumps(value, indent=2))
@@ -56,6 +57,12 @@ def describe(running: LocalCluster, name: str) -> dict[str, Any]:
     """
     login = f"{running.user}:{quote(running.password)}"
     hosts = ",".join(f"{node.host}:{node.port}" for node in running.nodes)
+    django = {
+        "NAME": running.dbname,
+        "USER": running.user,
+        "PASSWORD": running.password,
+        "OPTIONS": {"patroni_urls": list(running.urls)},
+    }
     return {
         "name": name,
         "scope": running.scope,
@@ -74,6 +81,7 @@ def describe(running: LocalCluster, name: str) -> dict[str, Any]:
         "superuser_password": running.superuser_password,
         "libpq": f"postgresql://{login}@{hosts}/{running.dbname}?target_session_attrs=read-write",
         "sqlalchemy": f"postgresql+patroni://{login}@/{running.dbname}?patroni_urls={','.join(running.urls)}",
+        "django": f"databases({', '.join(f'{key}={value!r}' for key, value in django.items())})",
         "nodes": [
             {
                 "name": node.name,
@@ -96,6 +104,7 @@ def _print_description(description: Mapping[str, Any]) -> None:
         ("REST API", f"export PATRONI_API_URL={','.join(description['patroni_urls'])}"),
         ("login", " ".join(("export", *_login(description)))),
         ("psql", f"psql '{description['libpq']}'"),
+        ("Django", f"DATABASES = {description['django']}"),
         ("SQLAlchemy", description["sqlalchemy"]),
         ("superuser", f"{description['superuser']}, password {description['superuser_password']}"),
         ("files", description["directory"]),
@@ -113,6 +122,10 @@ def cluster() -> None:
     """Run a real Patroni cluster on this machine: etcd, Patroni, PostgreSQL."""
 
 
+cluster.add_command(logs)
+cluster.add_command(psql)
+
+
 @cluster.command()
 @click.option("--nodes", type=click.IntRange(1, 32), default=3, show_default=True, help="Patroni nodes.")
 @click.option("--synchronous", is_flag=True, help="Synchronous replication.")
@@ -123,8 +136,8 @@ def cluster() -> None:
 @click.option("--postgres-bin", type=click.Path(path_type=Path), help="Folder of PostgreSQL's programs.")
 @click.option("--etcd-bin", type=click.Path(path_type=Path), help="The etcd program.")
 @click.option("--start-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
-@_name_option
-@_json_option
+@name_option
+@json_option
 def up(  # noqa: PLR0913 - one parameter for each option
     *,
     nodes: int,
@@ -175,9 +188,35 @@ def up(  # noqa: PLR0913 - one parameter for each option
             keep(name, options, progress, ready)
 
 
+@cluster.command("list")
+@json_option
+def show_list(*, as_json: bool) -> None:
+    """List your clusters that `cluster up` started and that are running."""
+    found = []
+    for name in running_names():
+        # One that is ended just now is none.
+        with contextlib.suppress(ClusterError):
+            running = LocalCluster.attach(name)
+            description = describe(running, name)
+            keys = ("name", "scope", "leader", "patroni_urls", "directory")
+            found.append({**{key: description[key] for key in keys}, "nodes": len(running.nodes)})
+    if as_json:
+        _print_json({"clusters": found})
+    elif found:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+        for column in ("name", "nodes", "leader", "REST API", "files"):
+            table.add_column(column)
+        for one in found:
+            cells = (one["name"], str(one["nodes"]), one["leader"] or "none", one["patroni_urls"][0], one["directory"])
+            table.add_row(*cells)
+        Console().print(table)
+    else:
+        click.echo("no cluster is running", err=True)
+
+
 @cluster.command("status")
-@_name_option
-@_json_option
+@name_option
+@json_option
 @click.pass_context
 def show_status(context: click.Context, *, name: str, as_json: bool) -> None:
     """Tell how the cluster's processes are; exit code 4 when one is not running, or there is no leader."""
@@ -212,8 +251,8 @@ def _paint(state: ProcessState) -> str:
 
 
 @cluster.command()
-@_name_option
-@_json_option
+@name_option
+@json_option
 def down(*, name: str, as_json: bool) -> None:
     """End a cluster and remove its files."""
     running = LocalCluster.attach(name)
@@ -235,13 +274,37 @@ def fault() -> None:
 
 def _report(name: str, as_json: bool, kind: str, make: Callable[[LocalCluster], str | None]) -> None:  # noqa: FBT001
     running = LocalCluster.attach(name)
+    before = running.leader
     node = make(running)
     leader = running.leader
+    _print_outcome(kind, node, leader, outcome(kind, node, before, leader, running.settings.ttl), as_json=as_json)
+
+
+def _print_outcome(kind: str, node: str | None, leader: str | None, text: str, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"fault": kind, "node": node, "leader": leader})
+        _print_json({"fault": kind, "node": node, "leader": leader, "outcome": text})
     else:
-        where = f" {node}" if node else ""
-        click.echo(f"{kind}{where}: done; the leader key is {f'held by {leader}' if leader else 'held by nobody'}")
+        click.echo(f"{kind}{f' {node}' if node else ''}: {text}")
+
+
+def outcome(kind: str, node: str | None, before: str | None, after: str | None, ttl: int) -> str:
+    """Return in words what a fault did, for who reads only the last line of a drill.
+
+    :param kind: the fault, as its command is called
+    :param node: where it was made
+    :param before: who held the leader key before
+    :param after: who holds it afterwards
+    :param ttl: seconds for which a leader that is gone keeps the key
+    """
+    leads = f"{after} leads" if after else "nobody leads"
+    if kind == "switchover" and before != after:
+        return f"{leads}, {before or 'nobody'} did before"
+    if kind in {"kill-node", "freeze"} and node == after:
+        return (
+            f"done; {node} keeps the leader key until {ttl} s have passed: no failover before, "
+            "unless `fault expire-leader` deletes the key"
+        )
+    return f"done; {leads}"
 
 
 def _on_node(
@@ -249,8 +312,8 @@ def _on_node(
 ) -> None:
     @fault.command(kind, help=help_text)
     @click.argument("node", required=needed)
-    @_name_option
-    @_json_option
+    @name_option
+    @json_option
     def command(*, node: str | None, name: str, as_json: bool) -> None:
         _report(name, as_json, kind, lambda running: make(running, node))
 
@@ -260,8 +323,8 @@ def _on_cluster(kind: str, help_text: str, make: Callable[[LocalCluster], object
         make(running)
 
     @fault.command(kind, help=help_text)
-    @_name_option
-    @_json_option
+    @name_option
+    @json_option
     def command(*, name: str, as_json: bool) -> None:
         _report(name, as_json, kind, done)
 
@@ -279,7 +342,6 @@ def _thaw(running: LocalCluster, node: str | None) -> str | None:
 
 
 _on_node("switchover", "Move the leader, to NODE or the best replica.", LocalCluster.switchover, needed=False)
-_on_node("kill-postgres", "Kill the postmaster of NODE.", LocalCluster.kill_postgres, needed=False)
 _on_node("kill-node", "Kill every process of NODE, like a power cut.", LocalCluster.kill_node, needed=False)
 _on_node("start-node", "Start NODE again.", _start_node, needed=True)
 _on_node("thaw", "Let a frozen NODE go on.", _thaw, needed=True)
@@ -291,11 +353,29 @@ _on_cluster("expire-leader", "Delete the leader key, as if its time had run out.
 _on_cluster("heal", "Undo every fault, and wait until all replicas stream.", LocalCluster.heal)
 
 
+@fault.command("kill-postgres")
+@click.argument("node", required=False)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a failover or a restart in place.",
+)
+@name_option
+@json_option
+def kill_postgres(*, node: str | None, wait: float, name: str, as_json: bool) -> None:
+    """Kill the postmaster of NODE, and tell whether it was restarted in place or another node leads."""
+    seen = crash(LocalCluster.attach(name), node, wait)
+    _print_outcome("kill-postgres", seen.node, seen.leader, str(seen), as_json=as_json)
+
+
 @fault.command()
 @click.argument("node", required=False)
 @click.option("--patroni-only", is_flag=True, help="Leave PostgreSQL running.")
-@_name_option
-@_json_option
+@name_option
+@json_option
 def freeze(*, node: str | None, patroni_only: bool, name: str, as_json: bool) -> None:
     """Stop (SIGSTOP) the processes of NODE: a half-dead host."""
     _report(name, as_json, "freeze", lambda running: running.freeze(node, patroni_only=patroni_only))

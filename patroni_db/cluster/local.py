@@ -570,6 +570,10 @@ class LocalCluster:
     def _leader_key(self) -> str:
         return f"{NAMESPACE}{self.scope}/leader"
 
+    def is_primary(self, name: str) -> bool:
+        """Tell whether a node says of itself that its PostgreSQL is a running primary."""
+        return is_primary(self.node(name))
+
     def _require_leader(self) -> str:
         leader = self.leader
         if leader is None:

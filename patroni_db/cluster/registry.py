@@ -21,7 +21,7 @@ from patroni_db.errors import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_NAME", "control_of", "folder", "publish", "require_free", "withdraw"]
+__all__ = ["DEFAULT_NAME", "control_of", "folder", "publish", "require_free", "running_names", "withdraw"]
 
 DEFAULT_NAME = "default"
 
@@ -88,8 +88,15 @@ def control_of(name: str) -> Path:
     """
     control = _look_up(_file(name))
     if control is None:
-        raise ClusterError(f"no cluster named {name!r} is running")
+        running = ", ".join(running_names()) or "none"
+        raise ClusterError(f"no cluster named {name!r} is running (running: {running})")
     return control
+
+
+def running_names() -> tuple[str, ...]:
+    """Return the names of this user's running clusters, sorted."""
+    names = sorted(path.stem for path in folder().glob("*.json") if _NAME.match(path.stem))
+    return tuple(name for name in names if _look_up(_file(name)) is not None)
 
 
 def _look_up(path: Path) -> Path | None:

@@ -599,7 +599,9 @@ def test_the_command_line_makes_faults_in_a_detached_cluster() -> None:
             status = json.loads(_command("status", "--json", environment=environment).stdout)
             assert (status["leader"], status["healthy"]) == ("n1", True)
             killed = _command("fault", "kill-node", "n1", "--json", environment=environment)
-            assert json.loads(killed.stdout) == {"fault": "kill-node", "node": "n1", "leader": "n1"}
+            told = json.loads(killed.stdout)
+            assert (told["fault"], told["node"], told["leader"]) == ("kill-node", "n1", "n1")
+            assert "n1 keeps the leader key until 20 s have passed" in told["outcome"]
             assert _command("status", environment=environment).returncode == 4
             assert _command("fault", "kill-node", "n1", environment=environment).returncode == 1
             assert _command("fault", "start-node", environment=environment).returncode == 2

@@ -57,6 +57,18 @@ def test_a_name_whose_owner_was_killed_is_free_again(control: Path, runtime: Pat
     assert registry.control_of("demo") == control
 
 
+def test_whoever_asks_for_a_name_that_is_not_there_is_told_those_that_are(control: Path, runtime: Path) -> None:
+    assert registry.running_names() == ()
+    with pytest.raises(ClusterError, match=r"no cluster named 'default' is running \(running: none\)"):
+        registry.control_of("default")
+    for name in ("two", "one"):
+        registry.publish(name, control)
+    registry.publish("gone", runtime / "gone")
+    assert registry.running_names() == ("one", "two")
+    with pytest.raises(ClusterError, match=r"no cluster named 'default' is running \(running: one, two\)"):
+        registry.control_of("default")
+
+
 def test_a_damaged_entry_is_forgotten(control: Path) -> None:
     registry.publish("demo", control)
     (registry.folder() / "demo.json").write_text("{")
