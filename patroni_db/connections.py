@@ -1,7 +1,7 @@
 """A connection's stamp, and the three checks before it is handed out again, none of which is a round trip.
 
 The checks together take about 3 µs where ``SELECT 1`` takes 100 (measured on loopback): is the stamp's
-server still the right one, has the server left bytes on the socket, and does it still report the role the
+server still the right one, has the server ended the session, and does it still report the role the
 target wants. PostgreSQL 14+ reports ``in_hot_standby`` by itself; after a promotion it flips with the next
 answer on that session.
 """
@@ -9,15 +9,13 @@ answer on that session.
 from __future__ import annotations
 
 import dataclasses
-import select
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from patroni_db.faults import Fault, classify
+from patroni_db.faults import ends_session
 from patroni_db.selection import Target, eligible_replica
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from patroni_db.config import PatroniConfig
     from patroni_db.snapshot import Snapshot
     from patroni_db.topology import Address, Member
@@ -26,7 +24,6 @@ __all__ = [
     "Driver",
     "Stamp",
     "driver_of",
-    "has_left_bytes",
     "holds_role",
     "in_hot_standby",
     "is_lost",
@@ -69,7 +66,10 @@ class Driver(Protocol):
         """Return a parameter the server reported (``ParameterStatus``), or None."""
 
     def consume(self, connection: Any) -> bool:
-        """Take in what has arrived on the connection between two statements; return whether it is lost."""
+        """Read what has arrived on the connection between two statements; return whether the session has ended.
+
+        What arrived stays where the driver keeps it: notifications, notices, changed parameters.
+        """
 
 
 class _Psycopg:
@@ -86,8 +86,28 @@ class _Psycopg:
         return None if value is None else value.decode()
 
     def consume(self, connection: Any) -> bool:
-        pgconn = connection.pgconn
-        return _consume(connection, pgconn.socket, pgconn.consume_input)
+        if connection.closed:
+            return True
+        if connection.lock.locked():
+            return False  # its user is reading it: notifications, or the rows of a stream
+        pgconn, heard = connection.pgconn, _Heard()
+        connection.add_notice_handler(heard)
+        try:
+            for _ in range(_READS):
+                pgconn.consume_input()
+                # As psycopg does after each statement. libpq takes in the other messages meanwhile.
+                while (notification := pgconn.notifies()) is not None:
+                    heard.something = True
+                    if pgconn.notify_handler is not None:
+                        pgconn.notify_handler(notification)
+                if heard.last or not heard.something:
+                    break
+                heard.something = False
+        except connection.OperationalError:
+            return True  # nothing can be read from it
+        finally:
+            connection.remove_notice_handler(heard)
+        return heard.last or bool(connection.closed)
 
 
 class _Psycopg2:
@@ -102,7 +122,24 @@ class _Psycopg2:
         return value
 
     def consume(self, connection: Any) -> bool:
-        return _consume(connection, connection.fileno(), connection.poll)
+        if connection.closed:
+            return True
+        before = _last_of(connection.notices)
+        try:
+            # The first call reads a server's FATAL, and only the next one the end of file behind it.
+            for read in range(_READS):
+                notified = _last_of(connection.notifies)
+                connection.poll()
+                if read and _last_of(connection.notifies) is notified:
+                    break
+            # psycopg2 keeps the text of a notice alone: whether it was FATAL, the end of the session tells.
+            deadline = time.monotonic() + _LAST_WORD
+            while _last_of(connection.notices) is not before and time.monotonic() < deadline:
+                time.sleep(_STEP)
+                connection.poll()
+        except connection.Error:
+            return True  # nothing can be read from it
+        return bool(connection.closed)
 
 
 class _Asyncpg:
@@ -122,14 +159,33 @@ class _Asyncpg:
         return self.is_closed(connection)  # its loop reads
 
 
-def _consume(connection: Any, fileno: int, take: Callable[[], object]) -> bool:
-    """Read until nothing is left: the first call finds a server's FATAL, and only the next one the end behind it."""
-    while not connection.closed and has_left_bytes(fileno):
-        try:
-            take()
-        except Exception as exc:  # noqa: BLE001 - the driver's own: a connection that cannot be read from is lost
-            return classify(exc, closed=True) is Fault.UNAVAILABLE
-    return bool(connection.closed)
+# So many reads at most, where notifications never cease to come.
+_READS: Final = 100
+# Seconds. The end of a session follows its server's FATAL as soon as the server's process is gone.
+_LAST_WORD: Final = 0.01
+_STEP: Final = 0.001
+
+
+class _Heard:
+    """A handler for notices: whether there was one, or another message, and whether one was FATAL."""
+
+    __slots__ = ("last", "something")
+
+    def __init__(self) -> None:
+        self.something = False
+        self.last = False
+
+    def __call__(self, notice: object) -> None:
+        self.something = True
+        self.last = self.last or ends_session(notice)
+
+
+def _last_of(kept: Any) -> object:
+    """Return the last one; the application may have replaced a list of psycopg2's by what has only ``append``."""
+    try:
+        return kept[-1]
+    except (LookupError, TypeError):
+        return None
 
 
 _DRIVERS: Final[dict[str, Driver]] = {"psycopg": _Psycopg(), "psycopg2": _Psycopg2(), "asyncpg": _Asyncpg()}
@@ -155,19 +211,7 @@ def is_lost(connection: object) -> bool:
 
     Asked before COMMIT is sent, it tells what was lost before from what was lost meanwhile.
     """
-    driver = driver_of(connection)
-    return driver.is_closed(connection) or driver.consume(connection)
-
-
-def has_left_bytes(fileno: int) -> bool:
-    """Return whether something waits to be read on the socket, or it is closed or broken.
-
-    Nothing should arrive between two statements: bytes are the server's farewell (FATAL, then EOF).
-    A LISTEN-ing session may have notifications here, so such a session is replaced too.
-    """
-    poller = select.poll()
-    poller.register(fileno, select.POLLIN | select.POLLPRI)
-    return bool(poller.poll(0))
+    return driver_of(connection).consume(connection)
 
 
 def in_hot_standby(driver: Driver, connection: object, stamp: Stamp) -> str | None:
@@ -267,9 +311,8 @@ def why_unusable(
     misplaced = None if snapshot is None else _why_misplaced(stamp, config, snapshot)
     if misplaced is not None:
         return misplaced
-    fileno = driver.fileno(connection)
-    if fileno is not None and has_left_bytes(fileno):
-        return "the server hung up"
+    if driver.consume(connection):
+        return "the server ended the session"
     if holds_role(driver, connection, stamp, config.target) is False:
         return "the server changed its role"
     return None

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["READING_FAULTS", "Fault", "chain", "classify", "is_refusal", "may_be_poolers", "sqlstate_of"]
+__all__ = [
+    "READING_FAULTS",
+    "Fault",
+    "chain",
+    "classify",
+    "ends_session",
+    "is_refusal",
+    "may_be_poolers",
+    "sqlstate_of",
+]
 
 
 class Fault(enum.Enum):
@@ -130,15 +139,27 @@ def chain(exc: BaseException) -> Iterator[BaseException]:
         link = orig if isinstance(orig, BaseException) else link.__cause__
 
 
+def ends_session(told: object) -> bool:
+    """Return whether the server or pooler says that it ends the session with this error or notice.
+
+    :param told: psycopg's or psycopg2's ``Diagnostics``, or an error of asyncpg
+    """
+    return _severity_of(told) in _LAST_SEVERITIES
+
+
+def _severity_of(told: object) -> str | None:
+    for name in ("severity_nonlocalized", "severity_en", "severity"):  # PgBouncer sends the last alone
+        severity = getattr(told, name, None)
+        if isinstance(severity, str) and severity:
+            return severity
+    return None
+
+
 def _is_last(exc: BaseException) -> bool:
     """Return whether the server or pooler says that it ends the session with this error."""
-    for link in chain(exc):
-        told = getattr(link, "diag", link)  # psycopg's and psycopg2's; asyncpg's errors tell themselves
-        for name in ("severity_nonlocalized", "severity_en", "severity"):  # PgBouncer sends the last alone
-            severity = getattr(told, name, None)
-            if isinstance(severity, str) and severity:
-                return severity in _LAST_SEVERITIES
-    return False
+    tellers = (getattr(link, "diag", link) for link in chain(exc))  # asyncpg's errors tell themselves
+    severity = next(filter(None, map(_severity_of, tellers)), None)
+    return severity in _LAST_SEVERITIES
 
 
 def _speaks_of_connection(exc: BaseException) -> bool:

@@ -34,7 +34,7 @@ class Mark:
 
     def is_lost(self, connection: Any) -> bool:
         """Return whether a driver's `connection` is lost, by what has arrived on it so far. Waits for nothing."""
-        return self.driver.is_closed(connection) or self.driver.consume(connection)
+        return self.driver.consume(connection)
 
 
 def mark(record: ConnectionPoolEntry | None, connection: object, stamp: Stamp) -> None:

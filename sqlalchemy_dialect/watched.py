@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from typing import TYPE_CHECKING, Any, Final
 
-from patroni_db.connections import driver_of, has_left_bytes
+from patroni_db.connections import driver_of
 
 if TYPE_CHECKING:
     from patroni_db.connections import Driver
@@ -23,11 +22,6 @@ __all__ = ["Watched", "let_the_loop_read", "watched_class"]
 # asyncio hands a server's farewell to asyncpg one loop iteration after it was polled, and its end of file another
 # one later: measured, four iterations tell (three with uvloop). Each costs about 6 µs on an idle loop.
 _ITERATIONS: Final = 4
-
-# Seconds. When something has arrived that nobody asked for, it is most likely the server's farewell, which the end of
-# the connection follows as soon as its process is gone. Nothing arrives otherwise, but for who listens (NOTIFY).
-_FAREWELL: Final = 0.01
-_STEP: Final = 0.001
 
 _classes: dict[type, type] = {}
 
@@ -64,14 +58,6 @@ class Watched:
             self.attempt.sent = True
 
 
-def _says_something(driver: Driver, connection: object) -> bool:
-    """Return whether something has arrived on an open connection."""
-    if driver.is_closed(connection):
-        return False
-    fileno = driver.fileno(connection)
-    return fileno is not None and has_left_bytes(fileno)
-
-
 def watched_class(base: type) -> type:
     """Return a subclass of `base`, a driver's connection class or an application's own, that looks.
 
@@ -97,14 +83,7 @@ class _Synchronous(Watched):
     def look(self) -> None:
         """Look whether the connection is lost."""
         driver = self.allow_commit()
-        lost = driver.is_closed(self)
-        if _says_something(driver, self):
-            lost = driver.consume(self)
-            deadline = time.monotonic() + _FAREWELL
-            while not lost and time.monotonic() < deadline:
-                time.sleep(_STEP)
-                lost = driver.consume(self)
-        self.note(driver, lost=lost)
+        self.note(driver, lost=driver.consume(self))
 
     def commit(self) -> None:
         """Commit the transaction under way."""
@@ -122,27 +101,20 @@ class _Synchronous(Watched):
 class _Asynchronous(Watched):
     """psycopg's ``AsyncConnection``."""
 
-    async def look(self) -> None:
+    def look(self) -> None:
         """Look whether the connection is lost."""
         driver = self.allow_commit()
-        lost = driver.is_closed(self)
-        if _says_something(driver, self):
-            lost = driver.consume(self)
-            deadline = time.monotonic() + _FAREWELL
-            while not lost and time.monotonic() < deadline:
-                await asyncio.sleep(_STEP)
-                lost = driver.consume(self)
-        self.note(driver, lost=lost)
+        self.note(driver, lost=driver.consume(self))
 
     async def commit(self) -> None:
         """Commit the transaction under way."""
-        await self.look()
+        self.look()
         await super().commit()  # type: ignore[misc]  # the driver's
         self.lost_before = None
 
     async def tpc_commit(self, *xid: Any) -> None:
         """Commit a prepared transaction."""
-        await self.look()
+        self.look()
         await super().tpc_commit(*xid)  # type: ignore[misc]  # the driver's
         self.lost_before = None
 
