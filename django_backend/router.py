@@ -53,7 +53,7 @@ class PrimaryReplicaRouter:
             route = rules.route(primary)
             if route is not None:
                 return self.reader_for(primary, model, **hints) if route is Route.REPLICA else primary
-        if model._meta.apps is not apps or (may_have_begun(primary) and _is_in_transaction(primary)):  # noqa: SLF001 - public
+        if _is_historical(model) or (may_have_begun(primary) and _is_in_transaction(primary)):
             return primary
         work = current_work()
         if work is not None and work.reads_primary(primary):
@@ -133,6 +133,15 @@ class PrimaryReplicaRouter:
         return readers
 
 
+def _is_historical(model: object) -> bool:
+    """Return whether `model` is one of those that migrations are given.
+
+    Django also asks for what is no model: the database cache describes its table by an object with some of the
+    attributes of ``_meta``, but without the registry of apps.
+    """
+    return getattr(getattr(model, "_meta", None), "apps", apps) is not apps
+
+
 def _is_in_transaction(alias: str) -> bool:
     connection = connections[alias]
     if connection.in_atomic_block or (connection.connection is not None and not connection.autocommit):
@@ -142,5 +151,5 @@ def _is_in_transaction(alias: str) -> bool:
 
 
 def _origin(hints: Mapping[str, Any]) -> str | None:
-    instance = hints.get("instance")
-    return None if instance is None else instance._state.db  # noqa: SLF001 - as Django's own router does
+    """Return the alias that the hint's object was read through; None for what is no object of a database."""
+    return getattr(getattr(hints.get("instance"), "_state", None), "db", None)

@@ -38,6 +38,7 @@ DATABASE_ROUTERS = ["django_backend.router.PrimaryReplicaRouter"]
 
 INSTALLED_APPS = [
     "django_backend",
+    "django.contrib.sessions",
     "example_project.orders",
     "example_project.reports",
 ]
@@ -45,11 +46,15 @@ MIDDLEWARE = [
     "django_backend.middleware.FailoverMiddleware",
     # Who has placed an order finds it on the next page, also where a replica lags.
     "django_backend.causal_middleware.CausalMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+# Both are kept in the cluster. The cache needs its table: manage.py createcachetable.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"}}
+SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 ROOT_URLCONF = "example_project.urls"
 WSGI_APPLICATION = "example_project.wsgi.application"

@@ -9,6 +9,8 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
 from django.test import TransactionTestCase
@@ -178,3 +180,43 @@ class ApiTests(ShopTestCase):
                 self.assertEqual(answer.status_code, 400)
                 self.assertTrue(answer.json()["error"])
         self.assertEqual(self.left(self.lamp), 3)
+
+
+class CacheTests(ShopTestCase):
+    """The cache and the sessions that are kept in the database."""
+
+    def tearDown(self) -> None:
+        """Empty the cache's table: it is no model's, so the tests' own flush leaves it."""
+        cache.clear()
+
+    def test_the_cache_keeps_what_it_was_given(self) -> None:
+        """With all its methods, in a transaction and outside of one."""
+        self.assertIsNone(cache.get("lamps"))
+        cache.set_many({"lamps": 3, "lenses": 10})
+        self.assertEqual(cache.get_many(["lamps", "lenses", "charts"]), {"lamps": 3, "lenses": 10})
+        self.assertTrue(cache.has_key("lamps"))
+        self.assertEqual((cache.incr("lamps"), cache.get("lamps")), (4, 4))
+        self.assertFalse(cache.add("lamps", 1))
+        with transaction.atomic():
+            self.assertEqual(cache.get_or_set("charts", 7), 7)
+            self.assertTrue(cache.touch("charts", 60))
+        self.assertTrue(cache.delete("charts"))
+        cache.set("lamps", 0, timeout=-1)
+        self.assertIsNone(cache.get("lamps"))
+
+    def test_a_session_outlives_its_cache(self) -> None:
+        """It is in the cache and in a table of its own."""
+        session = self.client.session
+        session["customer"] = "Ada"
+        session.save()
+        self.assertEqual(self.client.session["customer"], "Ada")
+        cache.clear()
+        self.assertEqual(self.client.session["customer"], "Ada")
+        self.assertTrue(Session.objects.exists())
+        session.flush()
+        self.assertFalse(Session.objects.exists())
+
+    def test_the_caches_table_is_made_once_and_on_the_primary(self) -> None:
+        """Commands that ask the router about it get an answer, also about the replicas."""
+        for database in ("default", "replica"):
+            call_command("createcachetable", database=database, verbosity=0)

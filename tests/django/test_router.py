@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.apps import apps
+from django.contrib.auth.models import Group
+from django.core.cache.backends.db import DatabaseCache
 from django.core.management import call_command
 from django.db import connections, migrations, router, transaction
 from django.db.migrations.state import ProjectState
@@ -67,6 +70,73 @@ def test_a_migration_that_is_not_atomic_reads_from_the_primary_too() -> None:
         Fill("fill", "shop").apply(state, editor)
     assert found == ["default"]
     assert router.db_for_read(Customer) == "replica"
+
+
+class _Table:
+    """As Django's database cache describes its table to routers."""
+
+    app_label = "django_cache"
+    model_name = "cacheentry"
+    verbose_name = "cache entry"
+    verbose_name_plural = "cache entries"
+    object_name = "CacheEntry"
+    abstract = False
+    managed = True
+    proxy = False
+    swapped = False
+
+
+STAND_INS: dict[str, Any] = {
+    "a cache's table": SimpleNamespace(_meta=_Table()),
+    "an object": SimpleNamespace(),
+    "nothing": None,
+    "a label": "shop.Customer",
+}
+
+
+@pytest.mark.parametrize("stand_in", STAND_INS.values(), ids=STAND_INS)
+def test_what_is_no_model_is_routed_like_one(stand_in: Any) -> None:
+    assert router.db_for_read(stand_in) == router.db_for_read(Customer)
+    assert router.db_for_write(stand_in) == "default"
+    with transaction.atomic():
+        assert router.db_for_read(stand_in) == "default"
+
+
+@pytest.mark.parametrize("hint", [None, SimpleNamespace(), "text"], ids=["none", "object", "text"])
+def test_a_hint_that_is_no_object_of_a_database_says_nothing(hint: Any) -> None:
+    mine = PrimaryReplicaRouter()
+    assert mine.db_for_read(Customer, instance=hint) == mine.db_for_read(Customer)
+    assert mine.db_for_write(Customer, instance=hint, model_name="customer") == "default"
+    assert mine.allow_relation(hint, Customer()) is None
+
+
+def test_proxies_unmanaged_models_and_intermediate_tables_are_routed_like_their_kind() -> None:
+    proxy = type(
+        "Proxy", (Customer,), {"__module__": __name__, "Meta": type("Meta", (), {"proxy": True, "app_label": "shop"})}
+    )
+    through = Group.permissions.through
+    for model in (proxy, through):
+        assert router.db_for_read(model) == router.db_for_read(Customer)
+        assert router.db_for_write(model) == "default"
+
+
+def test_the_database_cache_works(settings: Any) -> None:
+    cache: Any = DatabaseCache("cached", {})
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cached"}}
+    call_command("createcachetable", verbosity=0)
+    try:
+        assert cache.get("key") is None
+        cache.set("key", 1)
+        assert (cache.get("key"), "key" in cache, cache.add("key", 2)) == (1, True, False)
+        with transaction.atomic():
+            assert cache.incr("key") == 2
+        cache.set("old", 1, timeout=-1)
+        assert cache.get_many(["key", "old"]) == {"key": 2}
+        cache.clear()
+        assert cache.get("key") is None
+    finally:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("DROP TABLE cached")
 
 
 class Elsewhere:
