@@ -42,16 +42,23 @@ class Route:
     :param held: whether the session has to close the connection when the transaction ends
     """
 
-    __slots__ = ("committed", "committing", "connection", "held", "read_only", "wrote")
+    __slots__ = ("begun", "committed", "committing", "connection", "held", "read_only", "wrote")
 
     def __init__(self, connection: Connection, *, read_only: bool = False, held: bool = False) -> None:
         self.connection = connection
         self.read_only = read_only
         self.held = held
+        self.begun = False
+        """The session's transaction has the connection."""
         self.wrote = False
         """Something was sent to the primary that may have written."""
         self.committing = False
         self.committed = False
+
+    @property
+    def bind(self) -> Connection | Engine:
+        """What ``Session.get_bind`` returns: the connection; once the session knows that one, its engine."""
+        return self.connection.engine if self.begun else self.connection
 
 
 def refusal(what: str, connection: Connection | None, *, read_only: bool) -> ReadOnlyError | TransactionOnReplicaError:

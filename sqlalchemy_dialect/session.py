@@ -14,11 +14,12 @@ transaction reads from one node.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import EMPTY_DICT
@@ -27,7 +28,7 @@ from patroni_db.causal import Standing
 from patroni_db.causal_context import causal_scope, observe, observed
 from patroni_db.connections import in_hot_standby
 from sqlalchemy_dialect.clauses import effect_of
-from sqlalchemy_dialect.declarations import USE, declaration
+from sqlalchemy_dialect.declarations import READ_ONLY, USE, declaration
 from sqlalchemy_dialect.effects import Effect
 from sqlalchemy_dialect.events import events_of
 from sqlalchemy_dialect.marks import mark_of
@@ -35,10 +36,10 @@ from sqlalchemy_dialect.route import ROUTE, Route, guard, refusal
 from sqlalchemy_dialect.tokens import standing_on, token_after_commit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection
-    from sqlalchemy.orm import SessionTransaction
+    from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
     from patroni_db.causal import CausalToken
 
@@ -50,6 +51,8 @@ OnWrite = Literal["raise", "switch"]
 
 # What can be set on a connection only before its transaction begins.
 _BEFORE_BEGIN: Final = frozenset({"isolation_level", "postgresql_readonly", "postgresql_deferrable"})
+# What subclasses may override in such a way that it steps around ours.
+_EXECUTING: Final = ("execute", "scalar", "scalars")
 
 
 class RoutingSession(Session):
@@ -105,6 +108,25 @@ class RoutingSession(Session):
         if reader is not None:
             guard(reader)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let no other class step around the routing.
+
+        :raises TypeError: naming the class whose ``get_bind`` takes too few arguments
+        """
+        super().__init_subclass__(**kwargs)
+        place, last = cls.__mro__.index(RoutingSession), cls.__mro__.index(Session)
+        before, between = cls.__mro__[:place], cls.__mro__[place + 1 : last]
+        if between or any(name in vars(base) for base in before for name in _EXECUTING):
+            # Not for all: below SQLAlchemy 2.0.50 a listener breaks yield_per together with selectinload().
+            event.listen(cls, "do_orm_execute", _do_orm_execute)
+        for base in before:
+            own = vars(base).get("get_bind")
+            if callable(own) and not _takes_any_keyword(own):
+                raise TypeError(
+                    f"{base.__qualname__}.get_bind() must take **kwargs and hand them on to super().get_bind(), "
+                    "or RoutingSession cannot route"
+                )
+
     def _check(self) -> None:
         if self._on_write not in {"raise", "switch"}:
             raise ArgumentError(f"on_write is 'raise' or 'switch', not {self._on_write!r}")
@@ -150,8 +172,8 @@ class RoutingSession(Session):
 
         What is bound elsewhere (``binds``, ``bind_arguments``) is left alone.
 
-        :param patroni_options: execution options; given by :meth:`execute` and :meth:`connection`. Without them nothing
-            is decided, and nothing connected: somebody only asks
+        :param patroni_options: the execution options of the statement or connection, given by :meth:`execute` and
+            :meth:`connection`. Without them no replica is asked what it shows: the caller only wants the engine
         :raises ReadOnlyError: a write, and the transaction is declared to read only
         :raises TransactionOnReplicaError: what needs the primary, and the transaction has begun on a replica
         """
@@ -244,8 +266,8 @@ class RoutingSession(Session):
         if declared.read_only:
             if writes:
                 raise refusal(self._named(clause), None, read_only=True)
-            if given is None:
-                return self._reader or self.bind
+            if given is None:  # a replica is not asked what it shows: the primary shows everything
+                return self.bind if self._unseen or self._token() is not None else self._reader or self.bind
             return self._held(read_only=True, primary=declared.primary)
         if self._reader is None or not self._automatic or declared.primary or writes or clause is None or given is None:
             return self.bind
@@ -261,14 +283,14 @@ class RoutingSession(Session):
         if self._flushing or getattr(clause, "is_dml", False):
             return self._leaves(route, self._named(clause))
         if given is None:
-            return route.connection
+            return route.bind
         if self._options(clause, given).get(USE) == "primary" and not self._is_on_primary(route):
             return self._leaves(route, f"{self._named(clause)} has patroni_use='primary'")
         if self._on_write == "switch" and not route.read_only and clause is not None:
             effect = effect_of(clause)
             if effect > Effect.READS:
                 return self._leaves(route, self._named(clause))
-        return route.connection
+        return route.bind
 
     def _held(self, *, read_only: bool, primary: bool) -> Any:
         """Return a connection to read on: a replica's, if there is one that shows what it has to."""
@@ -352,11 +374,31 @@ class RoutingSession(Session):
         return self._causal or causal_scope() is not None
 
     def _began(self, connection: Connection) -> None:
-        """Go on there, and have the primary's connection note whether something is written, if that matters."""
-        if self._route is None and self._routes and connection.engine is self.bind:
-            self._route = Route(connection)
-            if self._notes_writes:
-                connection.execution_options(**{ROUTE: self._route})
+        """Go on there, and have the primary's connection note whether something is written, if that matters.
+
+        :raises InvalidRequestError: a subclass chose a replica by itself, where it must not
+        """
+        if self._route is not None:
+            self._route.begun = self._route.begun or connection is self._route.connection
+            return
+        if not self._routes or connection.engine not in {self.bind, self._reader}:
+            return
+        # An override of get_bind or connection() may have stepped around the routing. What was promised holds here too.
+        declared = declaration(connection.get_execution_options(), read_only=self._read_only)
+        if declared.read_only:
+            connection.execution_options(**{READ_ONLY: True})
+        if connection.engine is not self.bind:
+            token = self._token()
+            if declared.primary or self._unseen or (token is not None and not self._is_shown(connection, token)):
+                why = "although the primary was asked for" if declared.primary else "that does not show what it has to"
+                raise InvalidRequestError(
+                    f"{type(self).__name__} chose a replica {why}: have its get_bind() and connection() call those of "
+                    "RoutingSession, with all arguments"
+                )
+            return
+        self._route = Route(connection)
+        if self._notes_writes:
+            connection.execution_options(**{ROUTE: self._route})
 
     def _is_committing(self) -> None:
         if self._route is not None:
@@ -430,10 +472,45 @@ class AsyncRoutingSession(AsyncSession):
 
     sync_session_class: type[Session] = RoutingSession
 
-    def __init__(self, bind: Any = None, *, reader: AsyncEngine | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class whose ``sync_session_class`` would not route, or lacks what another base class needs of it.
+
+        :raises TypeError: naming the classes that it must be a subclass of
+        """
+        super().__init_subclass__(**kwargs)
+        needed = {vars(base)["sync_session_class"] for base in cls.__mro__ if "sync_session_class" in vars(base)}
+        if not all(issubclass(cls.sync_session_class, one) for one in needed):
+            names = ", ".join(sorted(f"{one.__module__}.{one.__qualname__}" for one in needed))
+            raise TypeError(f"{cls.__qualname__}.sync_session_class must be a subclass of all of these: {names}")
+
+    def __init__(
+        self,
+        bind: Any = None,
+        *,
+        reader: AsyncEngine | None = None,
+        sync_session_class: type[Session] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if reader is not None and not isinstance(reader, AsyncEngine):
             raise ArgumentError(f"reader is an AsyncEngine, not {type(reader).__name__}")
-        super().__init__(bind, reader=None if reader is None else reader.sync_engine, **kwargs)
+        chosen = sync_session_class or self.sync_session_class
+        if not issubclass(chosen, RoutingSession):
+            raise ArgumentError(f"sync_session_class is a subclass of RoutingSession, and {chosen.__qualname__} is not")
+        self._reading_engine = reader
+        super().__init__(
+            bind, reader=None if reader is None else reader.sync_engine, sync_session_class=chosen, **kwargs
+        )
+
+    def get_async_bind(self, mapper: Any = None, clause: Any = None, bind: Any = None, **kwargs: Any) -> Any:
+        """Return what ``get_bind`` does, as an asynchronous engine or connection. From SQLAlchemy 2.1."""
+        reader = self._reading_engine
+        if bind is None and reader is not None and self.get_bind(mapper, clause, **kwargs) is reader.sync_engine:
+            return reader
+        return super().get_async_bind(mapper, clause, bind, **kwargs)
+
+
+def _takes_any_keyword(function: Callable[..., Any]) -> bool:
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
 
 
 def _in_hot_standby(connection: Connection) -> str | None:
@@ -442,6 +519,14 @@ def _in_hot_standby(connection: Connection) -> str | None:
     if mark is None:
         return None
     return in_hot_standby(mark.driver, connection.connection.driver_connection, mark.stamp)
+
+
+def _do_orm_execute(state: ORMExecuteState) -> None:
+    """Hand the execution options of a statement to :meth:`RoutingSession.get_bind`, below every override.
+
+    For sessions with methods that may call ``Session.execute`` past :meth:`RoutingSession.execute`.
+    """
+    state.bind_arguments["patroni_options"] = state.local_execution_options
 
 
 def _after_begin(session: RoutingSession, transaction: SessionTransaction, connection: Connection) -> None:
