@@ -59,16 +59,16 @@ _TRANSIENT: Final = frozenset({Fault.UNAVAILABLE, Fault.NOT_WRITABLE, Fault.TRAN
 class _Run:
     """One run of a request.
 
+    :param original: the request as it came in
     :param effects: what it did through the aliases of this engine
     :param reruns: all runs of the request together
-    :param can_be_repeated: whether there is a way to make the request again
     :param safe: whether its method is a safe one
     """
 
-    def __init__(self, effects: Effects, reruns: Reruns, *, can_be_repeated: bool, safe: bool) -> None:
+    def __init__(self, original: Original, effects: Effects, reruns: Reruns, *, safe: bool) -> None:
+        self.original = original
         self.effects = effects
         self.reruns = reruns
-        self.can_be_repeated = can_be_repeated
         # Until the view is known, which has not begun then.
         self.repetition = Repetition.HARMLESS if safe else Repetition.ONCE
         self.safe = safe
@@ -82,7 +82,8 @@ class _Run:
         """
         if not self._is_transient(exc) or not self._left_nothing(exc):
             return False
-        if self.can_be_repeated and self.repetition is not Repetition.NEVER and not _waited_in_vain(exc):
+        may_run_again = self.repetition is not Repetition.NEVER and not _waited_in_vain(exc)
+        if may_run_again and self.original.can_be_repeated:
             decidable = self.repetition is Repetition.HARMLESS
             self.pause = self.reruns.pause_after(exc, lost=self.effects.lost(exc), decidable=decidable)
         self.failure = exc
@@ -207,8 +208,7 @@ class FailoverMiddleware:
 
 
 def _attach(request: HttpRequest, original: Original, effects: Effects, reruns: Reruns) -> _Run:
-    safe = request.method in _SAFE
-    run = _Run(effects, reruns, can_be_repeated=original.can_be_repeated, safe=safe)
+    run = _Run(original, effects, reruns, safe=request.method in _SAFE)
     setattr(request, _ATTRIBUTE, run)
     return run
 
