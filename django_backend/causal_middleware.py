@@ -26,7 +26,7 @@ from django.http.response import FileResponse, StreamingHttpResponse
 from django.utils.cache import patch_vary_headers
 
 from django_backend.around import in_steps, in_steps_async
-from django_backend.carriers import dump, load, merged
+from django_backend.carriers import dump, load_all
 from django_backend.causal import capture_written, trusted_keys
 from django_backend.work import Work
 
@@ -90,9 +90,9 @@ class CausalMiddleware:
 
     def _brought(self, request: HttpRequest) -> Mapping[str, CausalToken]:
         """Return the tokens that a client has brought; what is none is as if it were not there."""
-        keys = trusted_keys()
-        cookie = load(request.COOKIES.get(self.cookie), keys) if self.cookie is not None else {}
-        return merged(cookie, load(request.headers.get(self.header), keys)) if self.header is not None else cookie
+        cookie = None if self.cookie is None else request.COOKIES.get(self.cookie)
+        header = None if self.header is None else request.headers.get(self.header)
+        return load_all([cookie, header], trusted_keys()) if cookie or header else {}
 
     def _finished(self, request: HttpRequest, response: HttpResponseBase, work: Work) -> HttpResponseBase:
         if isinstance(response, StreamingHttpResponse):
@@ -102,6 +102,7 @@ class CausalMiddleware:
         text = dump(work.tokens, settings.SECRET_KEY)
         if self.header is not None and text:
             response.headers[self.header] = text
+            patch_vary_headers(response, (self.header,))
         if self.cookie is not None:
             self._set_cookie(request, response, text, self.cookie)
         return response

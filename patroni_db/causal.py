@@ -21,7 +21,10 @@ from patroni_db.errors import CausalTokenError
 if TYPE_CHECKING:
     from patroni_db.lineage import Lineage
 
-__all__ = ["CausalToken", "Standing", "standing"]
+__all__ = ["DEFAULT_CLUSTER", "CausalToken", "Standing", "standing"]
+
+# The name of the only cluster that most applications have; with Django its primary's alias.
+DEFAULT_CLUSTER: Final = "default"
 
 # Version, system identifier, timeline and LSN as PostgreSQL writes them: short, and fit for cookies, headers and URLs.
 _TEXT: Final = re.compile(r"1\.(\d{1,20})\.([0-9A-F]{1,8})\.([0-9A-F]{1,16})", re.ASCII)
@@ -77,25 +80,27 @@ class CausalToken:
             raise CausalTokenError(problem)
         return cls(match[1], int(match[2], 16), int(match[3], 16))
 
-    def signed(self, key: str | bytes) -> str:
+    def signed(self, key: str | bytes, cluster: str = DEFAULT_CLUSTER) -> str:
         """Return its text with a signature (HMAC-SHA-256) that :meth:`verified` checks.
 
         :param key: a secret; whoever has it can make tokens
+        :param cluster: the name that the application knows the cluster by: it is signed too, though not in the text
         """
         text = str(self)
-        return f"{text}.{_signature(text, key)}"
+        return f"{text}.{_signature(text, key, cluster)}"
 
     @classmethod
-    def verified(cls, text: str, key: str | bytes) -> Self:
+    def verified(cls, text: str, key: str | bytes, cluster: str = DEFAULT_CLUSTER) -> Self:
         """Return the token of a :meth:`signed` text.
 
-        :raises CausalTokenError: it is none, or was not signed with `key`
+        :raises CausalTokenError: it is none, or was not signed with `key` for this `cluster`
         """
-        bare, _, signature = text.rpartition(".") if len(text) <= _LONGEST else ("", "", "")
-        if not hmac.compare_digest(signature.encode(errors="replace"), _signature(bare, key).encode()):
-            problem = f"{text[:_LONGEST]!r} is no causal token signed with this key"
+        bare, dot, signature = text.rpartition(".") if len(text) <= _LONGEST else (text, "", "")
+        token = cls.parse(bare if dot else text)  # before anything is computed: most of what is none is found here
+        if not hmac.compare_digest(signature.encode(errors="replace"), _signature(bare, key, cluster).encode()):
+            problem = f"{text!r} is no causal token signed with this key"
             raise CausalTokenError(problem)
-        return cls.parse(bare)
+        return token
 
 
 def standing(token: CausalToken, lineage: Lineage | None, *, timeline: int | None, reached: int | None) -> Standing:
@@ -122,7 +127,9 @@ def standing(token: CausalToken, lineage: Lineage | None, *, timeline: int | Non
     return Standing.REACHED if held and known else Standing.BEHIND
 
 
-def _signature(text: str, key: str | bytes) -> str:
+def _signature(text: str, key: str | bytes, cluster: str) -> str:
     secret = key.encode() if isinstance(key, str) else key
-    digest = hmac.digest(hashlib.sha256(_SALT + secret).digest(), text.encode(errors="replace"), "sha256")
+    # No token's text has a colon, so what is signed for one cluster is signed for no other.
+    signed = text if cluster == DEFAULT_CLUSTER else f"{cluster}:{text}"
+    digest = hmac.digest(hashlib.sha256(_SALT + secret).digest(), signed.encode(errors="replace"), "sha256")
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

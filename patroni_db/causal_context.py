@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from patroni_db.causal import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from patroni_db.causal import CausalToken
 
 __all__ = ["CausalScope", "causal_context", "causal_scope", "observe", "observed"]
-
-_DEFAULT: Final = "default"
 
 
 class CausalScope:
@@ -69,13 +69,13 @@ def causal_scope() -> CausalScope | None:
     return _scope.get()
 
 
-def observed(cluster: str = _DEFAULT) -> CausalToken | None:
+def observed(cluster: str = DEFAULT_CLUSTER) -> CausalToken | None:
     """Return the latest token of `cluster` in this context, None when there is none."""
     scope = _scope.get()
     return None if scope is None else scope.tokens.get(cluster)
 
 
-def observe(token: CausalToken, cluster: str = _DEFAULT) -> None:
+def observe(token: CausalToken, cluster: str = DEFAULT_CLUSTER) -> None:
     """Have later reads in this context see at least what `token` stands for.
 
     :param cluster: the name the application knows the cluster by: with Django the primary's alias

@@ -12,14 +12,15 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from patroni_db.causal import CausalToken
+from patroni_db.causal import DEFAULT_CLUSTER
 from patroni_db.causal_context import causal_context
-from patroni_db.errors import CausalTokenError
+from patroni_db.causal_text import dump, load
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from patroni_db.causal import CausalToken
     from patroni_db.causal_context import CausalScope
 
     Message = MutableMapping[str, Any]
@@ -43,7 +44,7 @@ class _Carrier:
     :raises ValueError: the key is empty
     """
 
-    def __init__(self, app: Any, key: str | bytes, cluster: str = "default") -> None:
+    def __init__(self, app: Any, key: str | bytes, cluster: str = DEFAULT_CLUSTER) -> None:
         if not key:
             raise ValueError("key: signing causal tokens needs a secret")
         self.app = app
@@ -52,18 +53,14 @@ class _Carrier:
 
     def _tokens(self, given: str | None) -> dict[str, CausalToken]:
         """Return the token that a request brings."""
-        if not given:
-            return {}
-        try:
-            return {self._cluster: CausalToken.verified(given, self._key)}
-        except CausalTokenError as exc:
-            logger.info("a request's %s is ignored: %s", HEADER, exc)
-            return {}
+        loaded = load([given], [self._key])
+        if loaded.problem is not None:
+            logger.info("a request's %s is ignored: %s", HEADER, loaded.problem)
+        return {name: token for name, token in loaded.tokens.items() if name == self._cluster}
 
     def _answer(self, scope: CausalScope) -> str | None:
         """Return the header of a response: the latest token known, None when there is none."""
-        token = scope.tokens.get(self._cluster)
-        return None if token is None else token.signed(self._key)
+        return dump({name: token for name, token in scope.tokens.items() if name == self._cluster}, self._key) or None
 
 
 class CausalASGIMiddleware(_Carrier):
@@ -87,8 +84,8 @@ class CausalASGIMiddleware(_Carrier):
                 if message["type"] == "http.response.start":
                     answer = self._answer(tokens)
                     if answer is not None:
-                        added = (HEADER.lower().encode(), answer.encode())
-                        message = {**message, "headers": [*message.get("headers", ()), added]}
+                        headers = _with_token(map(_decoded, message.get("headers", ())), answer)
+                        message = {**message, "headers": list(map(_encoded, headers))}
                 await send(message)
 
             await self.app(scope, receive, send_with_token)
@@ -120,10 +117,31 @@ class CausalWSGIMiddleware(_Carrier):
 
         def start_with_token(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
             answer = self._answer(tokens)
-            added = [] if answer is None else [(HEADER, answer)]
-            return start_response(status, [*headers, *added], *exc_info)
+            return start_response(status, headers if answer is None else _with_token(headers, answer), *exc_info)
 
         return self.app(environ, start_with_token)
+
+
+def _with_token(headers: Iterable[tuple[str, str]], answer: str) -> list[tuple[str, str]]:
+    """Return the headers of a response with its token, which caches must not give to those who sent another one."""
+    headers = list(headers)
+    varies = [value for name, value in headers if name.lower() == "vary"]
+    named = {word.strip().lower() for value in varies for word in value.split(",")}
+    if not named & {"*", HEADER.lower()}:
+        headers = [(name, value) for name, value in headers if name.lower() != "vary"]
+        headers.append(("Vary", ", ".join([*filter(None, varies), HEADER])))
+    return [*headers, (HEADER, answer)]
+
+
+def _decoded(header: tuple[bytes, bytes]) -> tuple[str, str]:
+    name, value = header
+    return name.decode("latin-1"), value.decode("latin-1")
+
+
+def _encoded(header: tuple[str, str]) -> tuple[bytes, bytes]:
+    """Return a header as ASGI has it."""
+    name, value = header
+    return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
 class _Body:

@@ -135,7 +135,7 @@ def test_who_writes_reads_it_and_gets_a_token_to_show_next_time(site: Any) -> No
     assert (cookie["httponly"], cookie["samesite"], cookie["max-age"], cookie["path"]) == (True, "Lax", 3600, "/")
     assert not cookie["secure"]
     assert response.headers[HEADER] == cookie.value
-    assert response.headers["Vary"] == "Cookie"
+    assert response.headers["Vary"] == f"{HEADER}, Cookie"
     # It shows it, and there is nothing new to be told.
     response = client.get("/read/")
     assert response.content == b"replica"
@@ -222,6 +222,31 @@ def test_what_was_tampered_with_is_ignored(forge: Any, caplog: pytest.LogCapture
         response = client.get("/read/", headers={HEADER: forged})
     assert (response.status_code, response.content) == (200, b"replica")
     assert not forged or "ignored" in caplog.text
+
+
+def test_a_hostile_cookie_and_header_are_one_line_in_the_log(site: Any, caplog: pytest.LogCaptureFixture) -> None:
+    site.SECRET_KEY_FALLBACKS = ["an old key", "an older key"]
+    client = Client()
+    client.cookies[COOKIE] = "~" * 4000
+    with caplog.at_level(logging.INFO, "patroni_db.django"):
+        client.get("/read/", headers={HEADER: "~a" * 2000})
+    assert len([record for record in caplog.records if "ignored" in record.message]) == 1
+
+
+def test_the_header_alone_varies_what_caches_keep(site: Any) -> None:
+    site.PATRONI_CAUSAL_COOKIE = None
+    site.MIDDLEWARE = [
+        "django.middleware.cache.UpdateCacheMiddleware",
+        *site.MIDDLEWARE,
+        "django.middleware.cache.FetchFromCacheMiddleware",
+    ]
+    site.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": __name__}}
+    first = Client().get("/write/")
+    assert first.headers["Vary"] == HEADER
+    # It is cached, and not handed to somebody who has written since.
+    assert Client().get("/write/").headers[HEADER] == first.headers[HEADER]
+    mine = Client().post("/write/").headers[HEADER]
+    assert Client().get("/write/", headers={HEADER: mine}).headers[HEADER] not in (mine, first.headers[HEADER])
 
 
 def test_another_clusters_token_is_forgotten(site: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,6 +23,7 @@ PURE = (
     "addresses",
     "balance",
     "causal",
+    "causal_text",
     "config",
     "errors",
     "escaping",
