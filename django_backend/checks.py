@@ -11,6 +11,7 @@ patroni.W003 ``CONN_HEALTH_CHECKS`` costs a round trip for what is checked witho
 patroni.W004 an alias reads from replicas, but no router sends reads there
 patroni.W005 ``ATOMIC_REQUESTS`` on an alias that reads
 patroni.E005 ``PATRONI_REQUEST_DEADLINE`` is no number of seconds
+patroni.E007 ``PATRONI_COMMAND_WAIT`` is no number of seconds
 patroni.W006 ``FailoverMiddleware`` is not the first middleware
 patroni.W007 ``PATRONI_EXACTLY_ONCE`` has no effect
 patroni.E006 a ``PATRONI_CAUSAL_*`` setting is wrong
@@ -126,7 +127,7 @@ def check_aliases(aliases: Sequence[Alias], routers: Sequence[object]) -> Iterat
 
 
 def check_requests(atomic: bool) -> Iterator[CheckMessage]:  # noqa: FBT001 - one fact
-    """Check what the settings say of requests.
+    """Check what the settings say of requests and commands.
 
     :param atomic: whether an alias with this engine has ATOMIC_REQUESTS
     """
@@ -134,6 +135,10 @@ def check_requests(atomic: bool) -> Iterator[CheckMessage]:  # noqa: FBT001 - on
     is_number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool)
     if deadline is not None and not (is_number and deadline > 0):
         yield Error(f"PATRONI_REQUEST_DEADLINE is {deadline!r}: no number of seconds above 0.", id="patroni.E005")
+    wait = getattr(settings, "PATRONI_COMMAND_WAIT", None)
+    is_number = isinstance(wait, (int, float)) and not isinstance(wait, bool)
+    if wait is not None and not (is_number and wait >= 0):
+        yield Error(f"PATRONI_COMMAND_WAIT is {wait!r}: neither a number of seconds nor None.", id="patroni.E007")
     used = _MIDDLEWARE in settings.MIDDLEWARE
     if used and settings.MIDDLEWARE[0] != _MIDDLEWARE:
         yield Warning(

@@ -9,6 +9,7 @@ A backend of your own has the same engine with two lines in its ``base`` module:
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -26,6 +27,7 @@ from django.utils.functional import cached_property
 from django_backend.beginnings import note_beginning, note_sharing
 from django_backend.client import PatroniClientMixin
 from django_backend.clusters import hold
+from django_backend.commands import command_output, connect_for_command
 from django_backend.creation import PatroniCreationMixin
 from django_backend.effects import fresh_mark, note_change, note_failure, take_opening
 from django_backend.errors import CommitOutcomeUnknown, RolledBack
@@ -164,6 +166,23 @@ class PatroniMixin(CausalMixin, _Base):
         Waits for one as long as ``patroni_failover_timeout`` says.
         """
         self._shown, self._has_written = None, False
+        discovery, config = self._discovery, self._config
+        assert discovery is not None and config is not None  # noqa: S101, PT018 - by get_connection_params
+        connect = functools.partial(self._new_connection, conn_params)
+        output = command_output()
+        try:
+            if output is None:
+                return connect()
+            return connect_for_command(connect, output, discovery, config, self.alias)
+        except (NoServerError, DiscoveryError) as exc:
+            raise self.Database.OperationalError(str(exc)) from exc
+
+    def _new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Return a driver's connection.
+
+        :raises NoServerError: none was found in time
+        :raises DiscoveryError: nothing is known of the cluster
+        """
         if self.pool:
             connection = super().get_new_connection(conn_params)
             self._stamp, self._driver = connection.stamp, driver_of(connection)
@@ -174,10 +193,7 @@ class PatroniMixin(CausalMixin, _Base):
             return new_connection(attempt_params(conn_params, attempt))
 
         assert self._discovery is not None and self._config is not None  # noqa: S101, PT018 - by get_connection_params
-        try:
-            connection, self._stamp = acquire(self._discovery, self._config, connect)
-        except (NoServerError, DiscoveryError) as exc:
-            raise self.Database.OperationalError(str(exc)) from exc
+        connection, self._stamp = acquire(self._discovery, self._config, connect)
         self._driver = driver_of(connection)
         return connection
 

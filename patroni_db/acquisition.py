@@ -334,7 +334,7 @@ class Acquisition:
         if self._last is not None:
             stamp, cause = self._last
             why = f"last tried {stamp.member or 'fallback host'} at {stamp.address}: {cause}"
-        error = kind(f"no {sought}{where} within {waited}; {why.strip()}")
+        error = kind(f"no {sought}{where} within {waited}; {why.strip()}", why.strip())
         error.__cause__ = cause
         return error
 

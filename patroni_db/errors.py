@@ -95,7 +95,12 @@ class NoServerError(PatroniError):
     """No server eligible for the target was reached before the deadline.
 
     :param message: what was sought, for how long, and what stood in the way
+    :param reason: what stood in the way, alone
     """
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = message if reason is None else reason
 
 
 class NoPrimaryError(NoServerError):

@@ -39,6 +39,15 @@ def test_json_by_alias(patroni_cluster: LocalCluster) -> None:
     assert set(json.loads(status("--json", "--database", "replica"))) == {"replica"}
 
 
+def test_call_command_takes_the_name_of_one_alias() -> None:
+    out = io.StringIO()
+    call_command("patroni", "status", "--json", database="replica", stdout=out)
+    assert set(json.loads(out.getvalue())) == {"replica"}
+    call_command("patroni", "status", "--json", database=["replica"], stdout=out)
+    with pytest.raises(CommandError, match="'nowhere'"):
+        call_command("patroni", "status", database="nowhere")
+
+
 def test_an_alias_that_is_not_there() -> None:
     with pytest.raises(CommandError, match="nowhere"):
         status("--database", "nowhere")

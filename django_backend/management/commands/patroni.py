@@ -72,7 +72,9 @@ class Command(BaseCommand):
         if options["action"] == "prune-markers":
             self._prune(options["older_than"], options["database"], as_json=options["json"])
             return
-        results = _looks(_chosen(options["database"]))
+        given: str | Sequence[str] | None = options["database"]
+        # One name where call_command() was given one.
+        results = _looks(_chosen([given] if isinstance(given, str) else given))
         if options["json"]:
             self.stdout.write(json.dumps(_documents(results), indent=2))
         else:
