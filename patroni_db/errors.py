@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from patroni_db.escaping import plain
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,7 +41,13 @@ __all__ = [
 
 
 class PatroniError(Exception):
-    """Base of every error this library raises itself."""
+    """Base of every error this library raises itself.
+
+    Its text is one line, fit for a log and a terminal, whoever wrote the names and messages in it.
+    """
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class ConfigError(PatroniError, ValueError):
@@ -55,7 +63,7 @@ class ConfigError(PatroniError, ValueError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.setting}: {self.problem}"
+        return plain(f"{self.setting}: {self.problem}")
 
 
 class DiscoveryError(PatroniError):
@@ -88,7 +96,7 @@ class DiscoveryError(PatroniError):
     def __str__(self) -> str:
         if self.failures:
             return "no Patroni API gave a usable answer: " + "; ".join(map(str, self.failures))
-        return f"{self.url}: {self.reason}"
+        return plain(f"{self.url}: {self.reason}")
 
 
 class NoServerError(PatroniError):
@@ -127,3 +135,6 @@ class CommitOutcomeUnknown(PatroniError):  # noqa: N818 - the standard's name fo
 
 class ClusterError(PatroniError):
     """A local cluster could not be started or a fault could not be made; the message holds the log's tail."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(plain, Exception.__str__(self).split("\n")))

@@ -1,35 +1,80 @@
 """How text that others wrote is shown: in logs, errors and terminals. Pure.
 
 Names, states, URLs and error messages come from the network, and values of settings may hold a password in the wrong
-place. Values are kept as they are, so that names compare equal; only what is shown goes through here.
+place. Values are kept as they are, so that names compare equal; only what is shown goes through here. Nobody needs to
+remember that: the loggers of the library escape what they are given from when this module is imported, and
+:mod:`~patroni_db.errors`, which everything imports, escapes the texts of exceptions.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["plain", "quoted"]
+__all__ = ["LOGGERS", "plain", "quoted"]
+
+#: The names of the loggers that the library writes to.
+LOGGERS: Final = (
+    "patroni_db.connections",
+    "patroni_db.discovery",
+    "patroni_db.django",
+    "patroni_db.push",
+    "patroni_db.sqlalchemy",
+)
 
 # A password may be before an "@", after a colon that is no port's or scheme's, in a query, or a key's PEM block.
 _MAY_HOLD_SECRET: Final = re.compile(
     "[@\uff20\ufe6b?#&\\r\\n]|%40|pass|pwd|secret|token|BEGIN|:(?!//|[0-9]{0,5}(?:[/,=\\]']|$))", re.IGNORECASE
 )
 _MAX_QUOTED: Final = 200
+_MAX_LOGGED: Final = 4000
 _HIDDEN: Final = "'***'"
 
 
 def plain(text: str) -> str:
     """Return `text` with what a terminal or a log would obey made visible instead.
 
-    These are escape sequences, line ends of all kinds, and what changes the direction of writing.
+    These are escape sequences, line ends of all kinds, and what changes the direction of writing. The lines in which
+    libpq goes on (they begin with a tab) are joined.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    joined = text.replace("\n\t", " ")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 
 
 def quoted(value: object) -> str:
     """Return the value of a setting for an error message, or ``'***'`` where it may hold a password."""
     text = repr(value)
     return _HIDDEN if len(text) > _MAX_QUOTED or _MAY_HOLD_SECRET.search(text) else text
+
+
+class _EscapingFilter(logging.Filter):
+    """Escapes what the records of a logger are given, and cuts what would fill a disk. Lets every record pass."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments: Any = record.args
+        if isinstance(arguments, dict):
+            record.args = {name: _logged(value) for name, value in arguments.items()}
+        elif arguments:
+            record.args = tuple(map(_logged, arguments))
+        return True
+
+
+def _logged(value: object) -> object:
+    """Return `value` itself where its text does no harm, so that handlers can tell numbers and errors apart."""
+    if isinstance(value, (int, float)):
+        return value
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - an object's own bug must not end what is logged about it
+        return f"<{type(value).__name__}>"
+    if text.isprintable() and len(text) <= _MAX_LOGGED:
+        return value
+    shown = plain(text[:_MAX_LOGGED].rstrip("\n"))  # with which psycopg2 ends its messages
+    return shown if len(text) <= _MAX_LOGGED else f"{shown}... ({len(text)} characters)"
+
+
+for _name in LOGGERS:
+    logging.getLogger(_name).addFilter(_EscapingFilter())

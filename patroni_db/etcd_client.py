@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from patroni_db.deadline import DeadlineResponse
+from patroni_db.escaping import plain
 from patroni_db.etcd_messages import (
     AUTHENTICATE,
     RANGE,
@@ -59,7 +60,7 @@ class EtcdError(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.url}: {self.reason}"
+        return plain(f"{self.url}: {self.reason}")
 
 
 class EtcdClient:
@@ -190,8 +191,7 @@ def _named(url: str, timeout: float) -> Iterator[None]:
     except OSError as exc:
         raise EtcdError(url, exc.strerror or f"{type(exc).__name__}: {exc}") from exc
     except (http.client.HTTPException, ValueError) as exc:  # ValueError: a host that is no valid name
-        text = str(exc)
-        raise EtcdError(url, f"not HTTP: {text if text.isprintable() else ascii(text)}") from exc
+        raise EtcdError(url, f"not HTTP: {exc}") from exc
 
 
 def _read(response: DeadlineResponse, url: str) -> bytes:

@@ -18,7 +18,8 @@ class CommitOutcomeUnknown(patroni_db.errors.CommitOutcomeUnknown, OperationalEr
 
     def __str__(self) -> str:
         what = "COMMIT" if self.statement is None else "a statement"
-        return f"the connection was lost while {what} was under way, it may have taken effect: {super().__str__()}"
+        told = OperationalError.__str__(self)  # in several lines, as of each of SQLAlchemy's errors
+        return f"the connection was lost while {what} was under way, it may have taken effect: {told}"
 
 
 class ReadOnlyError(InvalidRequestError):

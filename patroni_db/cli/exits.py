@@ -42,7 +42,8 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the message, fit for a terminal whoever wrote its parts."""
-        click.echo(f"patroni-db: {self.message}", err=file is None, file=file)
+        lines = map(plain, f"patroni-db: {self.message}".split("\n"))
+        click.echo("\n".join(lines), err=file is None, file=file)
 
 
 class SettingFailure(Failure):
@@ -60,8 +61,8 @@ class DiscoveryFailure(Failure):
     exit_code = ExitCode.DISCOVERY_FAILED
 
     def __init__(self, error: DiscoveryError) -> None:
-        lines = ["no Patroni API gave a usable answer", *(plain(str(f)) for f in error.failures)]
-        super().__init__("\n  ".join(lines) if error.failures else plain(str(error)))
+        lines = ["no Patroni API gave a usable answer", *map(str, error.failures)]
+        super().__init__("\n  ".join(lines) if error.failures else str(error))
         self.error = error
 
 
