@@ -24,6 +24,7 @@ __all__ = ["Address", "Member", "PayloadError", "Role", "ScheduledSwitchover", "
 _LSN: Final = re.compile(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", re.ASCII)
 _NO_TAGS: Final[Mapping[str, Any]] = MappingProxyType({})
 _MAX_SHOWN: Final = 100
+_MAX_LEVELS: Final = 8
 # Patroni before 3.0.4 calls every healthy replica "running"; later versions, one that does not stream yet.
 _READABLE_STATES: Final = frozenset({"streaming", "in archive recovery", "running"})
 
@@ -219,7 +220,6 @@ def _member(row: object) -> Member | None:
     name = _text(row.get("name"))
     if name is None:
         return None
-    tags = row.get("tags")
     refused: list[str] = []
     return Member(
         name=name,
@@ -230,7 +230,7 @@ def _member(row: object) -> Member | None:
         timeline=_whole(row.get("timeline")),
         lag=_lag(row),
         replayed=_lsn(row.get("replay_lsn")),
-        tags=MappingProxyType(tags) if isinstance(tags, dict) and tags else _NO_TAGS,
+        tags=_tags(row.get("tags")),
         refused=tuple(refused),
     )
 
@@ -257,6 +257,17 @@ def _api_url(url: object, refused: list[str]) -> str | None:
     except ValueError as exc:
         refused.append(f"the REST API {_cut(text)!r}: {exc}".removesuffix(": "))
         return None
+
+
+def _tags(value: object) -> Mapping[str, Any]:
+    """Return tags without values that are nested so deeply that comparing or showing them may fail."""
+    tags = {name: tag for name, tag in value.items() if _is_shallow(tag)} if isinstance(value, dict) else None
+    return MappingProxyType(tags) if tags else _NO_TAGS
+
+
+def _is_shallow(value: object, levels: int = _MAX_LEVELS) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in inner)
 
 
 def _cut(text: str) -> str:

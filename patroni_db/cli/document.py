@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from patroni_db.errors import DiscoveryError
 
@@ -10,7 +14,28 @@ if TYPE_CHECKING:
     from patroni_db.cli.view import View
     from patroni_db.topology import Member
 
-__all__ = ["error_document", "status_document"]
+__all__ = ["error_document", "json_text", "status_document"]
+
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+
+
+def json_text(document: Mapping[str, Any], *, indent: int | None = 2) -> str:
+    """Return a document as JSON that every program can read, in ASCII, so that no terminal obeys it.
+
+    Python also reads and writes ``NaN``, infinities and lone surrogates, which a member's tags may hold: they become
+    null, and the replacement character.
+    """
+    return json.dumps(_valid(document), indent=indent, allow_nan=False)
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_valid(str(name)): _valid(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return list(map(_valid, value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return _SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value
 
 
 def status_document(view: View) -> dict[str, Any]:

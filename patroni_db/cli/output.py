@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
 
-from patroni_db.cli.document import error_document
+from patroni_db.cli.document import error_document, json_text
 from patroni_db.cli.exits import DiscoveryFailure
 from patroni_db.errors import DiscoveryError
 
@@ -30,7 +29,7 @@ def console_for(stream: IO[str]) -> Console:
 
 def print_json(document: Mapping[str, Any], *, lines: bool = False) -> None:
     """Print `document` on stdout: indented, or with `lines` in one line."""
-    click.echo(json.dumps(document, indent=None if lines else 2))
+    click.echo(json_text(document, indent=None if lines else 2))
     sys.stdout.flush()
 
 

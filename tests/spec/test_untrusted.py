@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
+from patroni_db.acquisition import acquire
+from patroni_db.cli import main
 from patroni_db.config import PatroniConfig
 from patroni_db.discovery import Discovery
 from patroni_db.errors import NoPrimaryError
@@ -18,6 +22,7 @@ from tests.spec.replay import wait_for_flights
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from patroni_db.acquisition import Attempt
     from patroni_db.topology import Topology
 
 Reply = tuple[int, dict[str, str], bytes]
@@ -124,4 +129,126 @@ def test_a_redirect_leads_nowhere(api: Callable[[Any], Api]) -> None:
     wait_for_flights()
     assert "redirects to" in str(discovery.failure)
     assert not trap.requests
+    discovery.close()
+
+
+# -- Text -----------------------------------------------------------------------------------------------------
+
+HOSTILE = "n1\r\nCRITICAL forged\x1b]0;pwn\x07\x1b[31m\x9b2J\u202e\u2028\x85\x00\ud800"
+
+
+def hostile_cluster() -> dict[str, Any]:
+    rows = [
+        member(HOSTILE, state=HOSTILE, api_url=f"http://127.0.0.1{HOSTILE}:9/patroni", tags={HOSTILE: [HOSTILE]}),
+        member(f"r{HOSTILE}", "replica", state="streaming", host=HOSTILE, lag=HOSTILE),
+        member("odd", HOSTILE, timeline="1", tags={"l": [float("nan"), float("inf"), {"x": HOSTILE}], HOSTILE: 1}),
+    ]
+    planned = {"at": HOSTILE, "from": HOSTILE, "to": HOSTILE}
+    return {"members": rows, "scope": HOSTILE, "scheduled_switchover": planned}
+
+
+def test_nothing_a_cluster_says_forges_a_line_of_the_log(
+    api: Callable[[Any], Api], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = api(hostile_cluster())
+    config = PatroniConfig(urls=server.url, failover_timeout=0.3)
+    with caplog.at_level(logging.DEBUG, "patroni_db"):
+        discovery = Discovery(config)
+        look(discovery)
+        assert discovery.primary().name == HOSTILE, "a name is what it was"
+        with pytest.raises(NoPrimaryError) as caught:
+            acquire(discovery, config, refuse)
+        server.cluster["members"][0]["role"] = "replica"
+        look(discovery)
+        server.reply = lambda _path: (302, {"Location": "http://x/\x1b[31m"}, b"")
+        discovery.look()
+        wait_for_flights()
+    assert str(caught.value).isprintable()
+    assert str(discovery.failure).isprintable()
+    discovery.close()
+    assert len(caplog.messages) > 5
+    assert [message for message in caplog.messages if not message.isprintable()] == []
+
+
+def refuse(_: Attempt) -> Any:
+    raise psycopg.OperationalError(f"connection failed: {HOSTILE}\n\tIs the server running?")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (302, {"Location": "http://x/\x1b[31m"}, b""),
+        (404, {}, b"\x1b[31m"),
+        (200, {}, b"\x1b[31m"),
+        (200, {}, json.dumps([HOSTILE]).encode()),
+        (200, {}, json.dumps({"members": [], "scope": HOSTILE}).encode()),
+    ],
+    ids=["redirect", "status", "no JSON", "no object", "no members"],
+)
+def test_an_answer_of_no_use_is_told_of_plainly(api: Callable[[Any], Api], reply: Reply) -> None:
+    server = api(None)
+    server.reply = lambda _path: reply
+    discovery = Discovery(PatroniConfig(urls=server.url, scope="main"))
+    discovery.look()
+    wait_for_flights()
+    assert discovery.failure is not None
+    assert str(discovery.failure).isprintable()
+    discovery.close()
+
+
+def _run_all(url: str, capsys: pytest.CaptureFixture[str], *more: str) -> Iterator[str]:
+    for command in (
+        ["status"],
+        ["status", "--no-check"],
+        ["dsn"],
+        ["dsn", "--target", "any", "--all", "--format", "env"],
+        ["wait", "--timeout", "0.1"],
+        ["wait", "--timeout", "0.1", "--for", "3-replicas"],
+        ["prune-markers", "--timeout", "0.1"],
+    ):
+        if "--json" not in more or "--format" not in command:
+            main([*command, "--url", url, *more])
+            out, err = capsys.readouterr()
+            yield out
+            assert all(line.isprintable() for line in (out + err).split("\n"))
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_no_command_writes_what_a_terminal_would_obey(
+    api: Callable[[Any], Api], capsys: pytest.CaptureFixture[str], leads: bool
+) -> None:
+    cluster = hostile_cluster()
+    if not leads:
+        cluster["members"][0]["role"] = HOSTILE
+    server = api(cluster)
+    server.node = {**server.node, "state": HOSTILE, "role": HOSTILE}
+    assert all(text is not None for text in _run_all(server.url, capsys))
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_what_is_printed_as_json_is_json(
+    api: Callable[[Any], Api], capsys: pytest.CaptureFixture[str], leads: bool
+) -> None:
+    cluster = hostile_cluster()
+    if not leads:
+        cluster["members"][0]["role"] = HOSTILE
+    server = api(cluster)
+
+    def refuse_constant(name: str) -> Any:
+        pytest.fail(f"{name} is no JSON")
+
+    for out in _run_all(server.url, capsys, "--json"):
+        if out:
+            document = json.loads(out, parse_constant=refuse_constant)
+            json.dumps(document, ensure_ascii=False).encode()  # no lone surrogate
+            assert document.get("scope") in {None, HOSTILE.replace("\ud800", "\ufffd")}
+
+
+def test_tags_nested_without_end_are_left_out(api: Callable[[Any], Api]) -> None:
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+    server = api({"members": [member(tags={"deep": deep, "zone": "a"})]})
+    discovery = Discovery(PatroniConfig(urls=server.url))
+    assert dict(look(discovery).members[0].tags) == {"zone": "a"}
     discovery.close()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError
@@ -14,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from django_backend.aliases import wrappers
 from django_backend.transaction import run_atomic
-from patroni_db.cli.document import error_document, status_document
+from patroni_db.cli.document import error_document, json_text, status_document
 from patroni_db.cli.text import size, tags
 from patroni_db.cli.view import View, look
 from patroni_db.errors import CommitOutcomeUnknown, DiscoveryError
@@ -76,7 +75,7 @@ class Command(BaseCommand):
         # One name where call_command() was given one.
         results = _looks(_chosen([given] if isinstance(given, str) else given))
         if options["json"]:
-            self.stdout.write(json.dumps(_documents(results), indent=2))
+            self.stdout.write(json_text(_documents(results)))
         else:
             for aliases, result in results:
                 self._show(aliases, result)
@@ -107,14 +106,14 @@ class Command(BaseCommand):
                 continue  # what is still there is deleted now
             deleted += count
         if as_json:
-            self.stdout.write(json.dumps({"database": alias, "deleted": deleted, "older_than": seconds}, indent=2))
+            self.stdout.write(json_text({"database": alias, "deleted": deleted, "older_than": seconds}))
         else:
             self.stdout.write(f"deleted {deleted} commit markers older than {age}")
 
     def _show(self, aliases: Sequence[str], result: View | DiscoveryError) -> None:
         names = ", ".join(aliases)
         if isinstance(result, DiscoveryError):
-            self.stderr.write(self.style.ERROR(f"{names}: {plain(str(result))}"))
+            self.stderr.write(self.style.ERROR(f"{names}: {result}"))
             return
         self.stdout.write(self.style.MIGRATE_HEADING(names))
         if importlib.util.find_spec("rich") is not None:
@@ -168,13 +167,13 @@ def _documents(results: Iterable[tuple[list[str], View | DiscoveryError]]) -> di
 
 
 def _rows(view: View) -> list[tuple[str, ...]]:
-    """Return a table of the members as text, with its headings."""
+    """Return a table of the members, with its headings."""
     primary = view.topology.primary
     members = (
         (
-            f"{'*' if primary and member.name == primary.name else ' '} {plain(member.name)}",
-            plain(member.role),
-            plain(member.state),
+            f"{'*' if primary and member.name == primary.name else ' '} {member.name}",
+            member.role,
+            member.state,
             str(view.address_of(member) or "-"),
             "-" if member.is_leader or member.lag is None else size(member.lag),
             "-" if member.timeline is None else str(member.timeline),
@@ -187,5 +186,7 @@ def _rows(view: View) -> list[tuple[str, ...]]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    """Return the lines of a table, fit for a terminal whoever wrote its cells."""
+    shown = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
