@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
-from django.core.checks import register
+from django.core.checks import Tags, register
 
 __all__ = ["PatroniAppConfig"]
 
@@ -16,7 +16,8 @@ class PatroniAppConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks."""
-        from django_backend.checks import check_databases  # noqa: PLC0415 - when the registry is ready
+        from django_backend.checks import check_databases, check_deployment  # noqa: PLC0415 - when the registry is ready
 
         # Not under Tags.database: they connect to nothing, so `check` and `runserver` shall run them too.
         register(check_databases, "patroni")
+        register(check_deployment, Tags.security, deploy=True)

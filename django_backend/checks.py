@@ -17,11 +17,15 @@ patroni.W007 ``PATRONI_EXACTLY_ONCE`` has no effect
 patroni.E006 a ``PATRONI_CAUSAL_*`` setting is wrong
 patroni.W008 reads go to replicas, but requests do not read what they wrote: no ``CausalMiddleware``
 patroni.W009 ``CausalMiddleware`` comes after middleware that writes, or without a router that asks for its tokens
+patroni.W020 ``check --deploy``: nothing makes a server prove that it is the right one
+patroni.W021 ``check --deploy``: members may be anywhere, without ``patroni_allowed_hosts``
+patroni.W022 ``check --deploy``: Patroni's API or etcd is asked without TLS
 ===========  =======================================================================================
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -40,10 +44,11 @@ if TYPE_CHECKING:
 
     from django_backend.pairing import Alias
 
-__all__ = ["check_databases"]
+__all__ = ["check_databases", "check_deployment"]
 
 _MIDDLEWARE = "django_backend.middleware.FailoverMiddleware"
 _CAUSAL_MIDDLEWARE = "django_backend.causal_middleware.CausalMiddleware"
+_PROVEN = frozenset({"verify-ca", "verify-full"})
 _SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 
 
@@ -57,6 +62,54 @@ def check_databases(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessag
         messages += check_reads(pair(aliases), routers)
     messages += check_requests(any(entry.get("ATOMIC_REQUESTS") for entry in entries.values()))
     return messages
+
+
+def check_deployment(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001 - as above
+    """Return what leaves the entries of ``DATABASES`` with this engine unguarded in production: docs/security.md."""
+    entries = {name: wrapper.settings_dict for name, wrapper in wrappers().items()}
+    return [message for name, entry in entries.items() for message in check_guards(name, entry)]
+
+
+def check_guards(name: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    """Check that somebody on the network cannot have an entry's connections, and its password, for the asking.
+
+    :param name: its alias
+    :param entry: its settings
+    """
+    where = f"DATABASES[{name!r}]['OPTIONS']"
+    options = entry.get("OPTIONS") or {}
+    try:
+        config = PatroniConfig.from_options(options)
+    except ConfigError:
+        return  # check_entry() tells
+    mode = options.get("sslmode") or os.environ.get("PGSSLMODE", "")
+    binding = options.get("channel_binding") or os.environ.get("PGCHANNELBINDING", "")
+    if mode not in _PROVEN and binding != "require":
+        yield Warning(
+            f"{where}: no server has to prove that it is the right one. An impostor that Patroni's API names gets what "
+            "is written, and the password if it asks for it in clear text.",
+            hint='Set "sslmode": "verify-full" with "sslrootcert", or "channel_binding": "require" (docs/security.md).',
+            id="patroni.W020",
+        )
+    if not config.allowed_hosts:
+        yield Warning(
+            f"{where}: a member may advertise any host, and connections go there.",
+            hint="Set patroni_allowed_hosts to the names or networks of the cluster's servers.",
+            id="patroni.W021",
+        )
+    plain = [name for name, urls in (("patroni_urls", config.urls), ("patroni_etcd", config.etcd)) if _lacks_tls(urls)]
+    if plain:
+        has_password = config.password is not None or config.etcd_password is not None
+        yield Warning(
+            f"{where}: {' and '.join(plain)} without TLS{', a password included' if has_password else ''}: whoever is "
+            "on the way can read it and name another primary.",
+            hint="Use https:// with patroni_ca, which Patroni serves with restapi.certfile.",
+            id="patroni.W022",
+        )
+
+
+def _lacks_tls(urls: Sequence[str]) -> bool:
+    return any(url.startswith("http:") for url in urls)
 
 
 def check_entry(name: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:

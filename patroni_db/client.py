@@ -35,6 +35,10 @@ _PRIMARY_ROLES: Final = frozenset({"primary", "master"})
 _OK: Final = 200
 _SERVICE_UNAVAILABLE: Final = 503
 _SERVER_ERROR: Final = 500
+_UNAUTHORIZED: Final = 401
+_WITHHELD: Final = (
+    ": it wants a password, and that goes only to patroni_urls and patroni_allowed_hosts (see patroni_password_for)"
+)
 _REDIRECTS: Final = range(300, 400)
 
 
@@ -80,8 +84,7 @@ class PatroniClient:
             self._session.verify = config.ca
         if config.cert is not None:
             self._session.cert = (config.cert, config.key) if config.key else config.cert
-        if config.user is not None:
-            self._session.auth = (config.user, config.password or "")
+        self._login = None if config.user is None else (config.user, config.password or "")
 
     def cluster(self, base_url: str) -> Topology:
         """Return the cluster as the node at `base_url` sees it (``GET /cluster``).
@@ -144,14 +147,19 @@ class PatroniClient:
 
     def _get(self, url: str, accept: tuple[int, ...]) -> tuple[int, bytes]:
         deadline = self._clock() + self._timeout
+        login = self._login if self._login and self._book.may_have_password(url) else None
         try:
-            with self._session.get(url, timeout=self._timeout, allow_redirects=False, stream=True) as response:
+            with self._session.get(
+                url, auth=login, timeout=self._timeout, allow_redirects=False, stream=True
+            ) as response:
                 status = response.status_code
                 if status in _REDIRECTS:
                     location = response.headers.get("Location", "nowhere")
                     raise DiscoveryError(url, f"redirects to {location}: give the URL of Patroni itself")
                 if status not in accept:
-                    raise DiscoveryError(url, f"answered with HTTP status {status}", transient=status >= _SERVER_ERROR)
+                    hint = _WITHHELD if status == _UNAUTHORIZED and self._login and not login else ""
+                    reason = f"answered with HTTP status {status}{hint}"
+                    raise DiscoveryError(url, reason, transient=status >= _SERVER_ERROR)
                 return status, self._read(response, url, deadline)
         except requests.RequestException as exc:
             raise _failure(url, exc, self._timeout) from exc

@@ -35,6 +35,8 @@ _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 _MAX_PORT: Final = 65535
 _NAMESPACE: Final = "/service"  # Patroni's own default
 _ETCD_PORT: Final = 2379
+_TRUSTED: Final = "trusted"
+_MEMBERS: Final = "members"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,9 @@ class PatroniConfig:
     :param key: path of the client certificate's key
     :param user: name for HTTP basic authentication
     :param password: password for HTTP basic authentication; never in a repr, log or error
-    :param allowed_hosts: names or networks (CIDR) that a member's address must be in
+    :param password_for: whom the password is sent to: ``trusted``, which are `urls`, members in `allowed_hosts` and
+        APIs at a reachable address of `address_map`; or ``members``, every API that is learned
+    :param allowed_hosts: names, ``*.suffixes`` or networks (CIDR) that a member's address must be in
     :param port: connect to this port on each member's host instead of the advertised one
     :param address_map: ``{advertised: reachable}`` addresses, or ``10.0.0.1:5432=localhost:5433,...``
     :param fallback_hosts: ``host:port,...`` tried, with role check, while no Patroni API has ever answered
@@ -89,6 +93,7 @@ class PatroniConfig:
     key: str | None = None
     user: str | None = None
     password: str | None = dataclasses.field(default=None, repr=False)
+    password_for: str = _TRUSTED
     allowed_hosts: tuple[str, ...] = ()
     port: int | None = None
     address_map: tuple[tuple[Address, Address], ...] = ()
@@ -120,6 +125,7 @@ class PatroniConfig:
             key: str | os.PathLike[str] | None = None,
             user: str | None = None,
             password: str | None = None,
+            password_for: str | None = _TRUSTED,
             allowed_hosts: str | Iterable[str] = (),
             port: int | str | None = None,
             address_map: str | Mapping[str, str] | Iterable[tuple[Address, Address]] = (),
@@ -156,6 +162,8 @@ class PatroniConfig:
             raise ConfigError("patroni_key", "needs patroni_cert")
         if self.password is not None and self.user is None:
             raise ConfigError("patroni_password", "needs patroni_user")
+        if self.password_for != _TRUSTED and self.user is None:
+            raise ConfigError("patroni_password_for", "needs patroni_user")
         if any(url.startswith("http:") for url in self.urls) and (self.ca or self.cert):
             raise ConfigError("patroni_ca" if self.ca else "patroni_cert", "needs https:// in every patroni_urls")
         self._check_agreement_on_etcd()
@@ -355,6 +363,13 @@ def _path(value: object) -> str | None:
     return str(path)
 
 
+def _password_for(value: object) -> str:
+    text = _optional_text(value) or _TRUSTED
+    if text not in {_TRUSTED, _MEMBERS}:
+        raise ValueError(f"{quoted(value)} is not one of {_TRUSTED}, {_MEMBERS}")
+    return text
+
+
 def _hosts(value: object) -> tuple[str, ...]:
     return tuple(map(_host_pattern, _items(value)))
 
@@ -430,6 +445,7 @@ _PARSERS: Final[Mapping[str, Any]] = {
     "key": _path,
     "user": _optional_text,
     "password": _optional_text,
+    "password_for": _password_for,
     "allowed_hosts": _hosts,
     "port": _port,
     "address_map": _address_map,

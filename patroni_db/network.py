@@ -24,18 +24,24 @@ class AddressBook:
     :param allowed_hosts: names, ``*.suffixes`` and networks that advertised hosts must be in; empty allows all
     :param https_only: whether a learned ``http://`` API is left out, so that no member can talk
         credentials out of TLS
+    :param seeds: schemes and addresses of the APIs that are configured
+    :param password_for_members: whether every learned API may have the password, whoever named it
     """
 
     port: int | None = None
     mapped: tuple[tuple[Address, Address], ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     https_only: bool = False
+    seeds: frozenset[tuple[str, Address]] = frozenset()
+    password_for_members: bool = False
 
     @classmethod
     def of(cls, config: PatroniConfig) -> Self:
         """Return the book that `config` describes."""
         https_only = all(url.startswith("https:") for url in config.urls)
-        return cls(config.port, config.address_map, config.allowed_hosts, https_only)
+        seeds = frozenset((url.scheme, url.address) for url in map(ApiUrl.parse, config.urls))
+        for_members = config.password_for == "members"  # noqa: S105 - no password
+        return cls(config.port, config.address_map, config.allowed_hosts, https_only, seeds, for_members)
 
     def address_of(self, member: Member) -> Address | None:
         """Return where to connect to `member`'s PostgreSQL; None when it advertises nothing, or nothing allowed."""
@@ -74,6 +80,18 @@ class AddressBook:
             return True
         name = host.removesuffix(".")
         return any(_matches(name, allowed) for allowed in self.allowed_hosts)
+
+    def may_have_password(self, url: str) -> bool:
+        """Return whether the API at `url` may be sent the password of the REST API.
+
+        Those that the user named may: seeds, allowed hosts and reachable addresses of the map. What a member says of
+        itself proves nothing.
+        """
+        api = ApiUrl.parse(url)
+        if self.password_for_members or (api.scheme, api.address) in self.seeds:
+            return True
+        is_mapped = any(reachable == api.address for _, reachable in self.mapped)
+        return is_mapped or (bool(self.allowed_hosts) and self.allows(api.host))
 
     def admitted(self, topology: Topology) -> Topology:
         """Return `topology` without the addresses and APIs that must not be connected to: nobody can forget to ask.

@@ -93,6 +93,12 @@ _OPTIONS: Final = (
     _option("--cert", "patroni_cert", "Client certificate.", metavar="FILE"),
     _option("--key", "patroni_key", "Its key.", metavar="FILE"),
     _option("--api-user", "patroni_user", f"Basic auth; the password is read from {ENV_PASSWORD}.", metavar="NAME"),
+    _option(
+        "--allowed-hosts",
+        "patroni_allowed_hosts",
+        "Names, '*.suffixes' or networks that members must be in.",
+        metavar="HOSTS",
+    ),
     _option("--request-timeout", "patroni_timeout", "Seconds for one request; 2 by default.", metavar="SECONDS"),
     # No variable: in Kubernetes PATRONI_PORT is the address of a service called patroni.
     setting("--port", "patroni_port", metavar="PORT", help="Connect to this port on every member's host."),

@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connections
 
-from django_backend.checks import check_aliases, check_entry
+from django_backend.checks import check_aliases, check_entry, check_guards
 from django_backend.config import databases
 from django_backend.pairing import Alias
 from django_backend.router import PrimaryReplicaRouter
@@ -95,3 +95,62 @@ def test_check_and_runserver_show_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "patroni_nonsense", 1)
     with pytest.raises(SystemCheckError, match=r"patroni\.E001.*patroni_nonsense"):
         call_command("check")
+
+
+# -- In production --------------------------------------------------------------------------------------------
+
+GUARDED = {
+    "patroni_urls": "https://pg1.db.example.com:8008",
+    "patroni_allowed_hosts": "*.db.example.com",
+    "sslmode": "verify-full",
+}
+
+
+@pytest.fixture
+def _no_libpq_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    monkeypatch.delenv("PGCHANNELBINDING", raising=False)
+
+
+def unguarded(**options: Any) -> list[str | None]:
+    return [message.id for message in check_guards("default", entry(OPTIONS={**GUARDED, **options}))]
+
+
+@pytest.mark.usefixtures("_no_libpq_environment")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, []),
+        ({"sslmode": "verify-ca"}, []),
+        ({"sslmode": "require", "channel_binding": "require"}, []),
+        ({"sslmode": "require"}, ["patroni.W020"]),
+        ({"sslmode": None}, ["patroni.W020"]),
+        ({"patroni_allowed_hosts": ""}, ["patroni.W021"]),
+        ({"patroni_urls": "http://pg1:8008"}, ["patroni.W022"]),
+        ({"patroni_etcd": "http://etcd1"}, ["patroni.W022"]),
+        ({"patroni_urls": []}, []),
+    ],
+)
+def test_what_is_unguarded_in_production_is_named(
+    options: dict[str, Any], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PATRONI_API_URL", raising=False)
+    assert unguarded(**options) == expected
+
+
+@pytest.mark.usefixtures("_no_libpq_environment")
+def test_libpqs_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert unguarded(sslmode=None) == []
+
+
+def test_a_password_without_tls_is_told_and_not_shown() -> None:
+    options = {**GUARDED, "patroni_urls": "http://pg1:8008", "patroni_user": "monitor", "patroni_password": "hush"}
+    (message,) = check_guards("default", entry(OPTIONS=options))
+    assert "a password included" in message.msg
+    assert "hush" not in message.msg
+
+
+def test_only_a_deployment_is_told() -> None:
+    assert {"patroni.W021", "patroni.W022"} <= {message.id for message in run_checks(include_deployment_checks=True)}
+    assert not {"patroni.W020", "patroni.W021", "patroni.W022"} & {message.id for message in run_checks()}

@@ -14,9 +14,10 @@ import pytest
 
 from patroni_db.acquisition import acquire
 from patroni_db.cli import main
+from patroni_db.client import PatroniClient
 from patroni_db.config import PatroniConfig
 from patroni_db.discovery import Discovery
-from patroni_db.errors import NoPrimaryError
+from patroni_db.errors import DiscoveryError, NoPrimaryError
 from tests.spec.replay import wait_for_flights
 
 if TYPE_CHECKING:
@@ -130,6 +131,55 @@ def test_a_redirect_leads_nowhere(api: Callable[[Any], Api]) -> None:
     assert "redirects to" in str(discovery.failure)
     assert not trap.requests
     discovery.close()
+
+
+# -- Credentials ----------------------------------------------------------------------------------------------
+
+LOGIN = {"user": "monitor", "password": "hush"}
+
+
+def passwords(server: Api) -> set[bool]:
+    return {"Authorization" in headers for _, headers in server.requests}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ({}, False),
+        ({"allowed_hosts": "127.0.0.0/8"}, True),
+        ({"password_for": "members"}, True),
+    ],
+    ids=["seeds only", "allowed hosts", "all members"],
+)
+def test_the_password_goes_where_the_user_said(api: Callable[[Any], Api], settings: dict[str, str], sent: bool) -> None:
+    learned = api(None)
+    learned.cluster = {"members": [member(api_url=f"{learned.url}/patroni")]}
+    seed = api(learned.cluster)
+    discovery = Discovery(PatroniConfig(urls=seed.url, **LOGIN, **settings))
+    look(discovery, times=3)
+    discovery.close()
+    assert passwords(seed) == {True}
+    assert passwords(learned) == {sent}
+
+
+def test_a_mapped_api_is_one_that_the_user_named(api: Callable[[Any], Api]) -> None:
+    learned = api(None)
+    learned.cluster = {"members": [member(api_url="http://10.0.0.1:8008/patroni")]}
+    seed = api(learned.cluster)
+    reachable = learned.url.removeprefix("http://")
+    discovery = Discovery(PatroniConfig(urls=seed.url, **LOGIN, address_map=f"10.0.0.1:8008={reachable}"))
+    look(discovery, times=2)
+    discovery.close()
+    assert passwords(learned) == {True}
+
+
+def test_a_member_that_wants_a_password_it_does_not_get_says_so(api: Callable[[Any], Api]) -> None:
+    server = api(None)
+    server.reply = lambda _path: (401, {}, b"")
+    client = PatroniClient(PatroniConfig(urls="http://pg1:8008", **LOGIN))
+    with client, pytest.raises(DiscoveryError, match="patroni_password_for"):
+        client.cluster(server.url)
+    assert passwords(server) == {False}
 
 
 # -- Text -----------------------------------------------------------------------------------------------------
