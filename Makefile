@@ -9,6 +9,8 @@ endif
 
 BIN := .venv/bin
 READY := .venv/ready
+# What runs the tests; .ci/run gives another one.
+PYTEST := $(BIN)/pytest
 BENCH := .venv/bench
 SUITES := tests/unit tests/spec tests/django tests/sqlalchemy tests/integration
 
@@ -35,10 +37,10 @@ demo: $(READY) ## Applications write through a switchover and a crash on a real 
 	@$(BIN)/patroni-db demo
 
 test: $(READY) ## Run the tests, most of them on a real cluster
-	@$(BIN)/pytest --numprocesses 3 --dist worksteal -m "not thorough" $(SUITES)
+	@$(PYTEST) --numprocesses 3 --dist worksteal -m "not thorough" $(SUITES)
 
 test-all: $(READY) ## Run also further drivers, faults and moments of what those tests show
-	@$(BIN)/pytest --numprocesses 3 --dist worksteal $(SUITES)
+	@$(PYTEST) --numprocesses 3 --dist worksteal $(SUITES)
 
 lint: $(READY) ## Check style and format
 	@$(BIN)/ruff check .

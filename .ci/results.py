@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parent.parent
-COUNTS = ("tests", "failures", "errors", "skipped")
+COUNTS = ("tests", "failures", "errors", "skipped", "flaky")
 
 
 def environments() -> list[str]:
@@ -20,7 +20,21 @@ def environments() -> list[str]:
 
 
 def report(path: Path) -> tuple[dict[str, int], float]:
-    """Return the counts and the seconds of one pytest run."""
+    """Return the counts and the seconds of one pytest run.
+
+    Where `.ci/again.py` ran all that had failed once more, and all of it passed, it counts as passed and as flaky.
+    """
+    counts, seconds = _counted(path)
+    again = path.with_name(f"{path.stem}-again.xml")
+    if again.exists():
+        second, more = _counted(again)
+        seconds += more
+        if second["tests"] and not second["failures"] + second["errors"] + second["skipped"]:
+            counts |= {"failures": 0, "errors": 0, "flaky": second["tests"]}
+    return counts, seconds
+
+
+def _counted(path: Path) -> tuple[dict[str, int], float]:
     suites = list(ET.parse(path).getroot().iter("testsuite"))  # noqa: S314 - written by our own pytest
     counts = {count: sum(int(suite.get(count, 0)) for suite in suites) for count in COUNTS}
     return counts, sum(float(suite.get("time", 0)) for suite in suites)
@@ -46,12 +60,14 @@ def main(*, succeeded: bool) -> int:
             total = {count: total[count] + counts[count] for count in COUNTS}
             failed = counts["failures"] + counts["errors"]
             passed = counts["tests"] - failed - counts["skipped"]
-            print(f"{path.stem:36} {passed:5} passed {failed:4} failed {counts['skipped']:4} skipped {seconds:6.0f} s")
+            skipped, flaky = counts["skipped"], f" ({counts['flaky']} flaky)" if counts["flaky"] else ""
+            print(f"{path.stem:36} {passed:5} passed {failed:4} failed {skipped:4} skipped {seconds:6.0f} s{flaky}")
     for interpreter, number in missing.items():
         print(f"{interpreter:36} not run: {number} environments; {reason}")
     failed = total["failures"] + total["errors"]
     passed = total["tests"] - failed - total["skipped"]
-    print(f"{passed} passed, {failed} failed, {total['skipped']} skipped")
+    flaky = f"; {total['flaky']} of them passed only the second time" if total["flaky"] else ""
+    print(f"{passed} passed, {failed} failed, {total['skipped']} skipped{flaky}")
     return 0 if passed else 1
 
 
