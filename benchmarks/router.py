@@ -96,32 +96,41 @@ def main() -> None:
     django.setup()
     # With the settings only.
     from django.contrib.contenttypes.models import ContentType  # noqa: PLC0415
+    from django.db import connections  # noqa: PLC0415
+    from django.db.backends.postgresql.operations import DatabaseOperations  # noqa: PLC0415
 
     from django_backend.causal import consistency  # noqa: PLC0415
+    from django_backend.read_rules import goes_to_replica  # noqa: PLC0415
     from django_backend.router import PrimaryReplicaRouter  # noqa: PLC0415
     from django_backend.routing import use_primary  # noqa: PLC0415
     from patroni_db.statements import kind_of  # noqa: PLC0415
 
     ours, trivial = PrimaryReplicaRouter(), Trivial()
+    primary: Any = connections["default"]
+    stock = DatabaseOperations(primary)
     ours.db_for_read(ContentType)
     instance = ContentType()
-    instance._state.db = "replica"  # noqa: SLF001 - as Django's own loading does
+    instance._state.db = "default"  # noqa: SLF001 - as Django's own loading does
     statement = str(ContentType.objects.filter(pk__in=range(20)).query)
     lines = {
         "a router that names an alias": lambda: trivial.db_for_read(ContentType),
         "db_for_read": lambda: ours.db_for_read(ContentType),
         "db_for_read of a related object": lambda: ours.db_for_read(ContentType, instance=instance),
+        "ops.compiler(), stock": lambda: stock.compiler("SQLCompiler"),
+        "ops.compiler()": lambda: primary.ops.compiler("SQLCompiler"),
+        "where a read is executed": lambda: goes_to_replica(primary, "replica"),
+        "looking up the wrapper of an alias, as Django does for each query": lambda: connections["replica"],
         "db_for_write": lambda: ours.db_for_write(ContentType),
         f"kind_of() a query of {len(statement)} characters": lambda: kind_of(statement),
     }
     for name, call in lines.items():
         show(name, call)
     with consistency("causal"):
-        show("db_for_read in a request, nothing written", lambda: ours.db_for_read(ContentType))
+        show("the same in a request, nothing written", lambda: goes_to_replica(primary, "replica"))
         ours.db_for_write(ContentType)
-        show("db_for_read in a request after a write", lambda: ours.db_for_read(ContentType))
+        show("the same in a request after a write", lambda: goes_to_replica(primary, "replica"))
     with use_primary():
-        show("db_for_read within use_primary()", lambda: ours.db_for_read(ContentType))
+        show("the same within use_primary()", lambda: goes_to_replica(primary, "replica"))
     sqlalchemy_session()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django_backend.options import go_to_primary
+from django_backend.options import go_to_primary, note_test_database
 from django_backend.pairing import Alias, cluster_of
 from patroni_db.selection import Target
 
@@ -37,7 +37,15 @@ class PatroniCreationMixin(_Base):
             self._lead_to_primary(self.connection.settings_dict)
         self.connection.close()
         self.connection.close_pool()  # it leads to the database that the tests must not touch
+        # Before its migrations: what these read through models must not come from the replicas of another database.
+        note_test_database(self.connection.settings_dict, True)
         return super().create_test_db(*args, **kwargs)
+
+    def destroy_test_db(self, old_database_name: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """Drop the test database, or a copy of it, and lead the alias back to its own one."""
+        super().destroy_test_db(old_database_name, *args, **kwargs)
+        if old_database_name is not None:
+            note_test_database(self.connection.settings_dict, False)
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         """Lead this alias to the mirrored one's test database on the primary: replicas show writes late."""

@@ -24,7 +24,6 @@ from django.db.utils import DatabaseErrorWrapper
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
-from django_backend.beginnings import note_beginning, note_sharing
 from django_backend.client import PatroniClientMixin
 from django_backend.clusters import hold
 from django_backend.commands import command_output, connect_for_command
@@ -32,6 +31,7 @@ from django_backend.creation import PatroniCreationMixin
 from django_backend.effects import fresh_mark, note_change, note_failure, take_opening
 from django_backend.errors import CommitOutcomeUnknown, RolledBack
 from django_backend.guard import is_for_reading, refuse_write, statement_kind
+from django_backend.operations import PatroniOperationsMixin
 from django_backend.options import check_driver_options, current_config, driver_params
 from django_backend.reading import CausalMixin
 from django_backend.work import note_write
@@ -86,10 +86,11 @@ class PatroniMixin(CausalMixin, _Base):
     _connection_pools: ClassVar[dict[str, PatroniPool]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add what we need to the creation and client classes of whatever backend we are mixed into."""
+        """Add what we need to the creation, client and operations classes of whatever backend we are mixed into."""
         super().__init_subclass__(**kwargs)
         cls.creation_class = _mixed(PatroniCreationMixin, cls.creation_class)
         cls.client_class = _mixed(PatroniClientMixin, cls.client_class)
+        cls.ops_class = _mixed(PatroniOperationsMixin, cls.ops_class)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._config: PatroniConfig | None = None
@@ -103,6 +104,7 @@ class PatroniMixin(CausalMixin, _Base):
         self._usual_isolation: tuple[IsolationLevel | None] | None = None
         self._looked_at = -math.inf
         super().__init__(*args, **kwargs)
+        self.alias = str(self.alias)  # it may be made for a query that the router has routed
         # The first one is the outermost: wrappers of the user's run again with the statement.
         self.execute_wrappers.append(self._execute_through_faults)
         _wrappers.add(self)
@@ -320,8 +322,6 @@ class PatroniMixin(CausalMixin, _Base):
         ends: with a connection that was lost it would wait for the next primary before the error could be seen, or
         forget what is to follow a COMMIT.
         """
-        if not autocommit:
-            note_beginning(self.alias)
         if autocommit and self.connection is not None and self.run_commit_hooks_on_set_autocommit_on:
             self._lose_after_commit()
         if self.connection is None and autocommit == self.settings_dict["AUTOCOMMIT"]:
@@ -341,11 +341,6 @@ class PatroniMixin(CausalMixin, _Base):
             self._mark, self._collisions = None, 0
         if opening is not None:
             self._open(opening)
-
-    def inc_thread_sharing(self) -> None:
-        """Let other threads use this wrapper."""
-        note_sharing(self.alias)
-        super().inc_thread_sharing()
 
     # -- Beginning a transaction -----------------------------------------------------------------------------
 

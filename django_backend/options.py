@@ -13,11 +13,21 @@ from patroni_db.libpq import ADDRESSING, with_defaults
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_driver_options", "current_config", "declared_config", "driver_params", "go_to_primary"]
+__all__ = [
+    "check_driver_options",
+    "current_config",
+    "declared_config",
+    "driver_params",
+    "go_to_primary",
+    "is_test_database",
+    "note_test_database",
+]
 
 # In an entry's TEST: the patroni_* settings in force while tests run. The declared ones stay in OPTIONS, as
 # they say what the alias is for; entries travel to threads and test processes, attributes of wrappers do not.
 _IN_TESTS: Final = "PATRONI_OPTIONS"
+# In the TEST of a primary's entry: whether it leads to a test database.
+_IS_TEST_DATABASE: Final = "PATRONI_TEST_DATABASE"
 _OF_REPLICAS: Final = ("patroni_max_lag", "patroni_tags")
 
 
@@ -45,6 +55,19 @@ def go_to_primary(entry: dict[str, Any], mirrored: Mapping[str, Any]) -> None:
     for name in _OF_REPLICAS:
         options.pop(name, None)
     entry.setdefault("TEST", {})[_IN_TESTS] = options
+
+
+def note_test_database(entry: dict[str, Any], is_one: bool) -> None:  # noqa: FBT001 - one fact
+    """Note whether `entry` leads to a test database, which is read on the primary's own connections.
+
+    Some tests never commit what they write, and those that do may not use other aliases than they name.
+    """
+    entry.setdefault("TEST", {})[_IS_TEST_DATABASE] = is_one
+
+
+def is_test_database(entry: Mapping[str, Any]) -> bool:
+    """Return whether `entry` leads to a test database."""
+    return bool(entry["TEST"].get(_IS_TEST_DATABASE))
 
 
 def check_driver_options(alias: str, entry: Mapping[str, Any]) -> None:

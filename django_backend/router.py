@@ -9,12 +9,10 @@ from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from django_backend.aliases import following
-from django_backend.beginnings import forget_beginning, may_have_begun
 from django_backend.pairing import pair
-from django_backend.routing import Route, current_rules
-from django_backend.standing import shows_what_is_known
-from django_backend.work import Consistency, current_work
-from patroni_db.causal_context import causal_scope
+from django_backend.read_rules import goes_to_replica
+from django_backend.routed_alias import RoutedAlias
+from django_backend.work import current_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +21,13 @@ if TYPE_CHECKING:
 
     from django_backend.pairing import Alias
 
-__all__ = ["PrimaryReplicaRouter"]
+__all__ = ["PrimaryReplicaRouter", "alias_for_reads"]
 
 
 class PrimaryReplicaRouter:
-    """Sends reads to the replicas' alias of a cluster, and all else to its primary's alias.
+    """Names the primary's alias of a cluster, and notes on it which alias reads of its replicas.
 
-    Reads go to the primary too
+    Reads that Django's ORM executes then go to a replica. They go to the primary
 
     - within :func:`~django_backend.routing.use_primary`,
     - in migrations, also in those that are not atomic,
@@ -37,32 +35,23 @@ class PrimaryReplicaRouter:
       must be what is true now,
     - after a write of the same request or task, behind
       :class:`~django_backend.causal_middleware.CausalMiddleware` or within :func:`~django_backend.causal.consistency`,
-    - while the replica does not show what a causal token stands for.
+    - while the replica does not show what a causal token stands for,
+    - in tests, whose database is on the primary alone.
 
     The first alias in ``DATABASES`` that reads from replicas of a primary gets its reads; further ones (another lag,
     another zone) are for ``using()``. Aliases with other engines are left to other routers and to Django.
     """
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
-        """Return the replicas' alias, or the primary's where a replica will not do."""
+        """Return the primary's alias, by which one query may be read from a replica.
+
+        Whether it is, is decided when it is executed (:mod:`django_backend.read_rules`).
+        """
         primary = self.primary_for(model, **hints)
-        if primary is None:
-            return None
-        rules = current_rules()
-        if rules is not None:
-            route = rules.route(primary)
-            if route is not None:
-                return self.reader_for(primary, model, **hints) if route is Route.REPLICA else primary
-        if _is_historical(model) or (may_have_begun(primary) and _is_in_transaction(primary)):
-            return primary
-        work = current_work()
-        if work is not None and work.reads_primary(primary):
+        if primary is None or _is_historical(model):
             return primary
         reader = self.reader_for(primary, model, **hints)
-        scope = causal_scope()
-        if scope is None or not scope.tokens or (work is not None and work.level is Consistency.EVENTUAL):
-            return reader
-        return reader if reader == primary or shows_what_is_known(scope, reader, primary) else primary
+        return primary if reader == primary else RoutedAlias(primary, reader)
 
     def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
         """Return the primary's alias. Later reads of the same request or task go there too: a write is to follow."""
@@ -133,21 +122,34 @@ class PrimaryReplicaRouter:
         return readers
 
 
+def alias_for_reads(model: type[Model], **hints: Any) -> str:
+    """Return the alias for raw SQL that reads: that of the replicas, or the primary's where a replica will not do.
+
+    ::
+
+        with connections[alias_for_reads(Order)].cursor() as cursor: ...
+        Order.objects.using(alias_for_reads(Order)).raw(...)
+
+    :param model: one whose table is read
+    :param hints: as routers are given them, ``instance`` for example
+    """
+    alias: str = router.db_for_read(model, **hints)
+    if isinstance(alias, RoutedAlias):
+        reader = alias.take_reader()
+        return reader if reader and goes_to_replica(connections[alias], reader) else str(alias)
+    return alias
+
+
 def _is_historical(model: object) -> bool:
     """Return whether `model` is one of those that migrations are given.
 
     Django also asks for what is no model: the database cache describes its table by an object with some of the
     attributes of ``_meta``, but without the registry of apps.
     """
-    return getattr(getattr(model, "_meta", None), "apps", apps) is not apps
-
-
-def _is_in_transaction(alias: str) -> bool:
-    connection = connections[alias]
-    if connection.in_atomic_block or (connection.connection is not None and not connection.autocommit):
-        return True
-    forget_beginning(alias)
-    return False
+    try:
+        return model._meta.apps is not apps  # type: ignore[attr-defined]  # noqa: SLF001 - public
+    except AttributeError:
+        return False
 
 
 def _origin(hints: Mapping[str, Any]) -> str | None:

@@ -23,8 +23,6 @@ from example_project.orders.services import OutOfStock, UnknownProduct, place_or
 class ShopTestCase(TransactionTestCase):
     """Two products on the shelves, three of the first and ten of the second."""
 
-    databases = {"default", "replica"}  # noqa: RUF012 - no class variable where Django declares it
-
     def setUp(self) -> None:
         """Fill the shelves."""
         self.lamp = Product.objects.create(name="Lamp", price=Decimal("31.00"), stock=3)

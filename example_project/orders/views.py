@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from django.db import connections, router, transaction
+from django.db import connections, transaction
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_POST, require_safe
 
+from django_backend.router import alias_for_reads
 from example_project.orders.forms import OrderForm
 from example_project.orders.models import Order, Product
 from example_project.orders.services import OutOfStock, UnknownProduct, place_order
@@ -60,7 +61,7 @@ def _page(request: HttpRequest, form: OrderForm, status: int = 200) -> HttpRespo
 
 def _reader() -> str:
     """Return the address of the server that the page's reads went to."""
-    with connections[router.db_for_read(Order)].cursor() as cursor:
+    with connections[alias_for_reads(Order)].cursor() as cursor:
         cursor.execute("SELECT host(inet_server_addr())")
         row = cursor.fetchone()
     return str(row[0]) if row and row[0] else "a local socket"

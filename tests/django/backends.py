@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
 from django.db.utils import ConnectionHandler
 
 from django_backend.clusters import release
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from django_backend.base import DatabaseWrapper
     from patroni_db.cluster import LocalCluster
 
-__all__ = ["Project", "entry", "project"]
+__all__ = ["Project", "entry", "executed_on", "project"]
 
 
 class Project:
@@ -46,6 +47,19 @@ def entry(**changes: Any) -> dict[str, Any]:
         "OPTIONS": {"patroni_urls": ["http://127.0.0.1:9"], **changes.get("OPTIONS", {})},
     }
     return ConnectionHandler({"default": given}).settings["default"]  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def executed_on() -> Iterator[list[str]]:
+    """Return the aliases of the statements that this thread executes within, in their order."""
+    aliases: list[str] = []
+
+    def note(execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        aliases.append(context["connection"].alias)
+        return execute(sql, params, many, context)
+
+    with connections["default"].execute_wrapper(note), connections["replica"].execute_wrapper(note):
+        yield aliases
 
 
 @contextlib.contextmanager

@@ -27,3 +27,9 @@ def django_db_modify_db_settings(patroni_cluster: LocalCluster) -> Iterator[None
         connections[alias].close()
         del connections[alias]
     release()
+
+
+@pytest.fixture
+def routed(monkeypatch: pytest.MonkeyPatch, django_db_setup: None) -> None:
+    """Let reads go where they go outside of tests: to the alias of the replicas, which leads to the primary here."""
+    monkeypatch.setitem(connections.settings["default"]["TEST"], "PATRONI_TEST_DATABASE", False)

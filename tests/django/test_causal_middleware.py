@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import OperationalError, connections, router, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.transaction import non_atomic_requests
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory
@@ -19,13 +19,18 @@ from django_backend.carriers import dump, load
 from django_backend.causal import current_token
 from django_backend.causal_middleware import COOKIE, HEADER, CausalMiddleware
 from django_backend.errors import StaleReplicaError
+from django_backend.router import alias_for_reads
 from patroni_db.causal import CausalToken
+from tests.django.backends import executed_on
 from tests.django.shop.models import Customer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "replica"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "replica"]),
+    pytest.mark.usefixtures("routed"),
+]
 
 FOREIGN = CausalToken("1", 1, 1)
 runs: list[int] = []
@@ -33,22 +38,28 @@ runs: list[int] = []
 
 def read(request: HttpRequest) -> HttpResponse:
     Customer.objects.count()
-    return HttpResponse(router.db_for_read(Customer))
+    return HttpResponse(alias_for_reads(Customer))
 
 
 def write(request: HttpRequest) -> HttpResponse:
-    before = router.db_for_read(Customer)
+    before = alias_for_reads(Customer)
     with transaction.atomic():
         Customer.objects.create(name="x")
-    return HttpResponse(f"{before} {router.db_for_read(Customer)}")
+    return HttpResponse(f"{before} {alias_for_reads(Customer)}")
 
 
 async def write_async(request: HttpRequest) -> HttpResponse:
-    before = await sync_to_async(router.db_for_read)(Customer)
+    before = await sync_to_async(alias_for_reads)(Customer)
     await Customer.objects.acreate(name="x")
-    found = await Customer.objects.afirst()
-    assert found is not None
-    return HttpResponse(f"{before} {found._state.db}")
+    return HttpResponse(f"{before} {await sync_to_async(_read)()}")
+
+
+def _read() -> str:
+    """Return the alias that a read was executed on."""
+    with executed_on() as aliases:
+        Customer.objects.first()
+    (alias,) = aliases
+    return alias
 
 
 def stream(request: HttpRequest) -> StreamingHttpResponse:
@@ -56,7 +67,7 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
 
     def chunks() -> Iterator[str]:
         for _ in range(2):
-            yield f"{Customer.objects.all()[0]._state.db} "
+            yield f"{_read()} "
 
     return StreamingHttpResponse(chunks())
 
@@ -66,7 +77,7 @@ async def stream_async(request: HttpRequest) -> StreamingHttpResponse:
 
     async def chunks() -> AsyncIterator[str]:
         for _ in range(2):
-            yield f"{(await Customer.objects.aget())._state.db} "
+            yield f"{await sync_to_async(_read)()} "
 
     return StreamingHttpResponse(chunks())
 
@@ -169,7 +180,7 @@ def test_a_stream_is_a_part_of_its_request() -> None:
 
     Customer.objects.all().delete()
     assert async_to_sync(ask)() == b"default default "
-    assert router.db_for_read(Customer) == "replica"
+    assert alias_for_reads(Customer) == "replica"
 
 
 def test_a_file_is_left_to_the_server_to_send() -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import router, transaction
+from django.db import transaction
 
 from django_backend.carriers import load
 from django_backend.causal import consistency, current_token, known_tokens
+from django_backend.router import alias_for_reads
 from tests.django.shop.models import Customer
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "replica"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "replica"]),
+    pytest.mark.usefixtures("routed"),
+]
 
 KEY = "of no use elsewhere"
 seen: list[Any] = []
@@ -19,7 +23,7 @@ seen: list[Any] = []
 
 @consistency("causal")
 def greet(pk: int) -> None:
-    seen.append((Customer.objects.get(pk=pk).name, router.db_for_read(Customer), dict(known_tokens())))
+    seen.append((Customer.objects.get(pk=pk).name, alias_for_reads(Customer), dict(known_tokens())))
 
 
 def test_a_task_of_djangos(settings: Any) -> None:

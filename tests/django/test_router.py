@@ -8,45 +8,68 @@ from django.apps import apps
 from django.contrib.auth.models import Group
 from django.core.cache.backends.db import DatabaseCache
 from django.core.management import call_command
-from django.db import connections, migrations, router, transaction
+from django.db import connections, migrations, models, router, transaction
 from django.db.migrations.state import ProjectState
+from django.test.utils import isolate_apps
 
 from django_backend.router import PrimaryReplicaRouter
+from tests.django.backends import executed_on
 from tests.django.shop.models import Customer, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "replica"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "replica"]),
+    pytest.mark.usefixtures("routed"),
+]
+
+
+def readers(model: Any, **hints: Any) -> tuple[str, str | None]:
+    """Return the alias that the router names for a read, and the one that may be read through."""
+    alias = router.db_for_read(model, **hints)
+    return str(alias), getattr(alias, "reader", None)
+
+
+REPLICA = ("default", "replica")
+PRIMARY = ("default", None)
 
 
 def test_reads_go_to_the_replicas_and_writes_to_the_primary() -> None:
-    Customer.objects.create(name="Ada")
-    read = Customer.objects.get()
-    assert (read.name, read._state.db) == ("Ada", "replica")
-    read.name = "Grace"
-    read.save()
-    assert read._state.db == "default"
-    assert Customer.objects.using("default").get().name == "Grace"
+    with executed_on() as aliases:
+        Customer.objects.create(name="Ada")
+        read = Customer.objects.get()
+        assert (read.name, read._state.db) == ("Ada", "default")
+        read.name = "Grace"
+        read.save()
+        assert Customer.objects.using("default").get().name == "Grace"
+        assert Customer.objects.using("replica").get()._state.db == "replica"
+    assert aliases == ["default", "replica", "default", "default", "replica"]
 
 
 def test_all_reads_of_a_transaction_go_to_the_primary() -> None:
-    with transaction.atomic():
+    with executed_on() as aliases, transaction.atomic():
         Customer.objects.create(name="Ada")
-        assert Customer.objects.get()._state.db == "default"
         # ForeignKey.validate looks for the customer where writes go.
         Order(customer=Customer.objects.get(), note="n").full_clean()
-    assert Customer.objects.get()._state.db == "replica"
+    assert set(aliases) == {"default"}
+    with executed_on() as aliases:
+        Order(customer=Customer.objects.get(), note="n").full_clean()
+    assert set(aliases) == {"replica"}
 
 
 def test_objects_of_both_aliases_may_be_related() -> None:
     Customer.objects.create(name="Ada")
-    order = Order(customer=Customer.objects.get(), note="n")
+    order = Order(customer=Customer.objects.using("replica").get(), note="n")
     order.save()
     assert order.customer._state.db == "replica"
-    assert Order.objects.get().customer.name == "Ada"
-    assert Customer.objects.get().orders.get()._state.db == "replica"
-    assert Customer.objects.get().orders.create(note="second")._state.db == "default"
+    with executed_on() as aliases:
+        assert Order.objects.get().customer.name == "Ada"
+        assert Customer.objects.using("replica").get().orders.get()._state.db == "default"
+    assert aliases == ["replica"] * 4
+    with executed_on() as aliases:
+        assert Customer.objects.get().orders.create(note="second")._state.db == "default"
+    assert aliases == ["replica", "default"]
 
 
 def test_migrations_are_for_the_primary() -> None:
@@ -56,20 +79,17 @@ def test_migrations_are_for_the_primary() -> None:
 
 
 def test_a_migration_that_is_not_atomic_reads_from_the_primary_too() -> None:
-    found: list[str | None] = []
-
     def fill(old: Any, _editor: Any) -> None:
-        found.append(router.db_for_read(old.get_model("shop", "Customer")))
+        old.get_model("shop", "Customer").objects.count()
 
     class Fill(migrations.Migration):
         atomic = False
         operations = (migrations.RunPython(fill),)
 
     state = ProjectState.from_apps(apps)
-    with connections["default"].schema_editor(atomic=False) as editor:
+    with executed_on() as aliases, connections["default"].schema_editor(atomic=False) as editor:
         Fill("fill", "shop").apply(state, editor)
-    assert found == ["default"]
-    assert router.db_for_read(Customer) == "replica"
+    assert aliases == ["default"]
 
 
 class _Table:
@@ -96,28 +116,28 @@ STAND_INS: dict[str, Any] = {
 
 @pytest.mark.parametrize("stand_in", STAND_INS.values(), ids=STAND_INS)
 def test_what_is_no_model_is_routed_like_one(stand_in: Any) -> None:
-    assert router.db_for_read(stand_in) == router.db_for_read(Customer)
+    assert readers(stand_in) == REPLICA
     assert router.db_for_write(stand_in) == "default"
-    with transaction.atomic():
-        assert router.db_for_read(stand_in) == "default"
 
 
 @pytest.mark.parametrize("hint", [None, SimpleNamespace(), "text"], ids=["none", "object", "text"])
 def test_a_hint_that_is_no_object_of_a_database_says_nothing(hint: Any) -> None:
     mine = PrimaryReplicaRouter()
-    assert mine.db_for_read(Customer, instance=hint) == mine.db_for_read(Customer)
+    assert mine.db_for_read(Customer, instance=hint) == "default"
     assert mine.db_for_write(Customer, instance=hint, model_name="customer") == "default"
     assert mine.allow_relation(hint, Customer()) is None
 
 
 def test_proxies_unmanaged_models_and_intermediate_tables_are_routed_like_their_kind() -> None:
-    proxy = type(
-        "Proxy", (Customer,), {"__module__": __name__, "Meta": type("Meta", (), {"proxy": True, "app_label": "shop"})}
-    )
+    def kind(name: str, base: type, **meta: Any) -> Any:
+        inner = type("Meta", (), {"app_label": "shop", **meta})
+        return type(name, (base,), {"__module__": __name__, "Meta": inner})
+
     through = Group.permissions.through
-    for model in (proxy, through):
-        assert router.db_for_read(model) == router.db_for_read(Customer)
-        assert router.db_for_write(model) == "default"
+    with isolate_apps("tests.django.shop"):
+        for model in (kind("A", Customer, proxy=True), kind("B", models.Model, managed=False), through):
+            assert router.db_for_write(model) == "default"
+    assert readers(through) == REPLICA
 
 
 def test_the_database_cache_works(settings: Any) -> None:
@@ -166,21 +186,21 @@ def two_clusters(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pri
 
 
 def test_clusters_side_by_side(two_clusters: PrimaryReplicaRouter) -> None:
-    assert router.db_for_read(Customer) == "replica"
+    assert readers(Customer) == REPLICA
     assert router.db_for_write(Customer) == "default"
     # The other router says where; this one, that replicas of it are read.
     assert router.db_for_write(Order) == "billing"
-    assert router.db_for_read(Order) == "billing_replica"
+    assert readers(Order) == ("billing", "billing_replica")
 
 
 def test_related_objects_are_sought_in_their_own_cluster(two_clusters: PrimaryReplicaRouter) -> None:
     stranger = Customer(name="x")
     stranger._state.db = "billing_replica"
-    assert router.db_for_read(Customer, instance=stranger) == "billing_replica"
+    assert readers(Customer, instance=stranger) == ("billing", "billing_replica")
     assert router.db_for_write(Customer, instance=stranger) == "billing"
     foreign = Customer(name="x")
     foreign._state.db = "lite"
-    assert router.db_for_read(Customer, instance=foreign) == "lite"
+    assert readers(Customer, instance=foreign) == ("lite", None)
     near = Customer(name="x")
     near._state.db = "replica"
     assert router.allow_relation(near, Customer(name="new")) is False
@@ -201,5 +221,5 @@ def test_a_subclass_may_decide(settings: Any) -> None:
             return primary if model is Order else super().reader_for(primary, model, **hints)
 
     settings.DATABASE_ROUTERS = [Mine()]
-    assert router.db_for_read(Order) == "default"
-    assert router.db_for_read(Customer) == "replica"
+    assert readers(Order) == PRIMARY
+    assert readers(Customer) == REPLICA

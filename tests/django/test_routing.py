@@ -14,20 +14,30 @@ from psycopg import sql
 
 from django_backend.causal import consistency, current_token
 from django_backend.errors import WriteRefusedError
+from django_backend.router import alias_for_reads
 from django_backend.routing import current_rules, prevent_writes, use_primary, use_replica
 from django_backend.transaction import run_atomic
 from django_backend.work import current_work
 from patroni_db.errors import PatroniError
+from tests.django.backends import executed_on
 from tests.django.shop.models import Customer, Order
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "replica"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "replica"]),
+    pytest.mark.usefixtures("routed"),
+]
 
 
-def reader() -> str | None:
-    return router.db_for_read(Customer)
+def reader() -> str:
+    """Return where the ORM's next read goes, which is what raw SQL is told too."""
+    with executed_on() as aliases:
+        Customer.objects.exists()
+    told = alias_for_reads(Customer)
+    assert aliases == [told]
+    return told
 
 
 # -- Rules ------------------------------------------------------------------------------------------------------
@@ -74,11 +84,11 @@ def test_a_rule_may_be_entered_again_and_ends_with_an_error() -> None:
 
 def test_decorated_functions_of_all_kinds() -> None:
     @use_primary()
-    def plain(argument: int) -> tuple[int, str | None]:
+    def plain(argument: int) -> tuple[int, str]:
         return argument, reader()
 
     @use_primary()
-    async def coroutine() -> str | None:
+    async def coroutine() -> str:
         await asyncio.sleep(0)
         return await sync_to_async(reader)()
 
@@ -92,7 +102,7 @@ def test_a_generator_does_not_lend_its_rule_to_its_caller() -> None:
     seen: list[object] = []
 
     @use_primary()
-    def generator() -> Generator[str | None, str, int]:
+    def generator() -> Generator[str, str, int]:
         try:
             seen.append((yield reader()))
         except LookupError as exc:
@@ -125,7 +135,7 @@ def test_nor_does_an_asynchronous_one() -> None:
     seen: list[object] = []
 
     @use_primary()
-    async def generator() -> AsyncGenerator[str | None, str]:
+    async def generator() -> AsyncGenerator[str, str]:
         try:
             seen.append((yield await sync_to_async(reader)()))
             yield await sync_to_async(reader)()
@@ -151,7 +161,7 @@ def test_nor_does_an_asynchronous_one() -> None:
 
 
 def test_rules_hold_in_tasks_and_not_in_plain_threads() -> None:
-    found: dict[str, str | None] = {}
+    found: dict[str, str] = {}
 
     async def both() -> None:
         async def inner(name: str) -> None:
@@ -178,7 +188,7 @@ def test_a_transaction_is_noticed_however_it_begins() -> None:
         assert reader() == "default"
         Customer.objects.count()
         transaction.rollback()
-        assert reader() == "default"
+        assert alias_for_reads(Customer) == "default"
     finally:
         transaction.set_autocommit(True)
     assert reader() == "replica"
@@ -187,14 +197,14 @@ def test_a_transaction_is_noticed_however_it_begins() -> None:
             assert reader() == "default"
         assert reader() == "default"
         connections["default"].close()
-        assert reader() == "default"
+        assert alias_for_reads(Customer) == "default"
     assert reader() == "replica"
     with transaction.atomic(using="replica"):
         assert reader() == "replica"
 
 
 def test_a_transaction_of_another_thread_counts_where_they_share_its_connection() -> None:
-    found: list[str | None] = []
+    found: list[str] = []
     mine = connections["default"]
 
     def look() -> None:
@@ -262,7 +272,9 @@ def test_writes_are_refused_where_they_do_not_belong(write: Any) -> None:
 def test_what_only_reads_is_not_refused() -> None:
     Customer.objects.create(name="for update; insert into")
     with prevent_writes():
-        assert Customer.objects.get(name="for update; insert into")._state.db == "replica"
+        with executed_on() as aliases:
+            assert Customer.objects.get(name="for update; insert into")._state.db == "default"
+        assert aliases == ["replica"]
         with transaction.atomic():
             assert Customer.objects.filter(name__contains="delete").count() == 0
         _execute("replica", "SET statement_timeout = 0")
@@ -344,7 +356,7 @@ def test_a_task_within_a_request_tells_it_of_its_writes() -> None:
 
 def test_each_call_of_a_decorated_function_is_a_task() -> None:
     @consistency("causal")
-    def job(note: str) -> tuple[str | None, str | None]:
+    def job(note: str) -> tuple[str, str]:
         before = reader()
         Customer.objects.create(name=note)
         return before, reader()
@@ -381,7 +393,7 @@ def test_a_token_is_had_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1.2.3.4.5", "~:~", "ä" * 9999, None])
-def test_a_text_that_is_no_token_is_as_if_there_was_none(text: str | None) -> None:
+def test_a_text_that_is_no_token_is_as_if_there_was_none(text: str) -> None:
     with consistency("causal", text):
         assert reader() == "replica"
         assert Customer.objects.count() == 0

@@ -13,6 +13,8 @@ import pytest
 from django.db import connections
 from django.test.utils import get_unique_databases_and_mirrors
 
+from django_backend.router import alias_for_reads
+from django_backend.routing import use_replica
 from tests.django.backends import Project, entry
 from tests.django.shop.models import Customer
 
@@ -50,6 +52,16 @@ def test_the_mirror_shows_writes_at_once_as_it_is_the_primary() -> None:
     assert connections["replica"].settings_dict["NAME"].startswith("test_")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_test_that_names_no_alias_reads_on_the_primary(django_assert_num_queries: Any, client: Any) -> None:
+    Customer.objects.create(name="Ada")
+    with django_assert_num_queries(2):
+        assert Customer.objects.get().orders.count() == 0
+    with use_replica(), django_assert_num_queries(1):
+        assert Customer.objects.get()._state.db == "default"
+    assert alias_for_reads(Customer) == "default"
+
+
 @pytest.mark.django_db
 def test_a_transactional_test_sees_its_own_writes_through_the_router() -> None:
     Customer.objects.create(name="Ada")
@@ -63,10 +75,12 @@ def test_one_test_database_is_made_for_both_aliases() -> None:
 
 
 MANAGE = """
-import os, sys
+import multiprocessing, os, sys
 os.environ["DJANGO_SETTINGS_MODULE"] = "project"
 from django.core.management import execute_from_command_line
-execute_from_command_line(sys.argv)
+if __name__ == "__main__":
+    multiprocessing.set_start_method(os.environ["START_METHOD"])
+    execute_from_command_line(sys.argv)
 """
 PROJECT = """
 import json, os
@@ -76,31 +90,85 @@ INSTALLED_APPS = ["django_backend", "app"]
 DATABASES = databases(**json.loads(os.environ["PROJECT_DATABASES"]))
 DATABASE_ROUTERS = ["django_backend.router.PrimaryReplicaRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+ROOT_URLCONF = "app.urls"
+STATIC_URL = "static/"
+MIDDLEWARE = ["django_backend.causal_middleware.CausalMiddleware"]
+"""
+URLS = """
+from django.http import JsonResponse
+from django.urls import path
+from app.models import Thing
+
+def things(request):
+    if request.method == "POST":
+        Thing.objects.create(name="posted")
+    return JsonResponse({"things": sorted(Thing.objects.values_list("name", flat=True))})
+
+urlpatterns = [path("things/", things)]
 """
 MODELS = """
 from django.db import models
+class Whole(models.Model):
+    name = models.TextField()
 class Thing(models.Model):
     name = models.TextField()
+    whole = models.ForeignKey(Whole, models.CASCADE, null=True, related_name="things")
 """
+# What a project had written for one database: none of it names an alias.
 TESTS = """
-from django.db import connections
-from django.test import TestCase, TransactionTestCase
-from app.models import Thing
+import json
+from urllib.request import urlopen
+from django.db import transaction
+from django.test import LiveServerTestCase, TestCase, TransactionTestCase
+from app.models import Thing, Whole
 
-class InTransaction(TestCase):
-    def test_it(self):
-        Thing.objects.create(name="x")
-        self.assertEqual(Thing.objects.get().name, "x")
+class Both:
+    def test_reads(self):
+        whole = Whole.objects.create(name="x")
+        with self.assertNumQueries(2):
+            self.assertEqual(Whole.objects.get().name, "x")
+            self.assertFalse(whole.things.exists())
+        self.assertEqual(Whole.objects.get()._state.db, "default")
 
-class Committed(TransactionTestCase):
-    databases = {"default", "replica"}
-    def test_it(self):
-        Thing.objects.create(name="x")
-        self.assertEqual(Thing.objects.get()._state.db, "replica")
-        self.assertTrue(connections["replica"].settings_dict["NAME"].startswith("test_"))
+    def test_relations(self):
+        Whole.objects.create(name="x").things.add(Thing.objects.create(name="y"))
+        Whole.objects.get().things.set(Thing.objects.all())
+        self.assertEqual(Thing.objects.get().whole.name, "x")
 
-class CommittedAgain(Committed):
+    def test_client(self):
+        self.assertEqual(self.client.post("/things/").json(), {"things": ["posted"]})
+        self.assertEqual(self.client.get("/things/").json(), {"things": ["posted"]})
+
+class InTransaction(Both, TestCase):
+    @classmethod
+    def setUpTestData(cls):
+        cls.whole = Whole.objects.create(name="always")
+        Whole.objects.filter(name="always").update(name="gone")
+        Whole.objects.filter(name="gone").delete()
+
+    def test_callbacks(self):
+        found = []
+        with self.captureOnCommitCallbacks(execute=True) as callbacks:
+            Thing.objects.create(name="x")
+            transaction.on_commit(lambda: found.append(Thing.objects.count()))
+        self.assertEqual((len(callbacks), found), (1, [1]))
+
+class Committed(Both, TransactionTestCase):
     pass
+
+class Live(LiveServerTestCase):
+    def test_it(self):
+        Thing.objects.create(name="x")
+        with urlopen(self.live_server_url + "/things/") as answer:
+            self.assertEqual(json.load(answer), {"things": ["x"]})
+
+class OfBothAliases(TransactionTestCase):
+    databases = {"default", "replica"}
+
+    def test_it(self):
+        Thing.objects.create(name="x")
+        self.assertEqual(Thing.objects.get()._state.db, "default")
+        self.assertEqual(Thing.objects.using("replica").get().name, "x")
 """
 
 
@@ -114,10 +182,11 @@ def scratch(tmp_path: Path, patroni_cluster: LocalCluster) -> Any:
         "app/__init__.py": "",
         "app/models.py": MODELS,
         "app/tests.py": TESTS,
+        "app/urls.py": URLS,
     }.items():
         (tmp_path / name).write_text(text)
 
-    def manage(*words: str, database: str = "scratch", path: str = "", **settings: Any) -> str:
+    def manage(*words: str, database: str = "scratch", path: str = "", start: str = "fork", **settings: Any) -> str:
         options = {"patroni_urls": list(patroni_cluster.urls), **settings.pop("OPTIONS", {})}
         wished = {
             "NAME": database,
@@ -129,7 +198,12 @@ def scratch(tmp_path: Path, patroni_cluster: LocalCluster) -> Any:
         done = subprocess.run(
             [sys.executable, "manage.py", *words],
             cwd=tmp_path,
-            env={**os.environ, "PROJECT_DATABASES": json.dumps(wished), "PATH": f"{path}:{os.environ['PATH']}"},
+            env={
+                **os.environ,
+                "PROJECT_DATABASES": json.dumps(wished),
+                "START_METHOD": start,
+                "PATH": f"{path}:{os.environ['PATH']}",
+            },
             capture_output=True,
             text=True,
             timeout=120,
@@ -148,15 +222,26 @@ def scratch(tmp_path: Path, patroni_cluster: LocalCluster) -> Any:
         pytest.param(("--parallel", "2"), {"OPTIONS": {"pool": True}}, id="parallel-pool"),
         pytest.param((), {"OPTIONS": {"pool": True}}, id="serial-pool", marks=pytest.mark.thorough),
         pytest.param(("--parallel", "2"), {}, id="parallel-plain", marks=pytest.mark.thorough),
+        pytest.param(("--parallel", "2"), {"start": "spawn"}, id="parallel-spawn", marks=pytest.mark.thorough),
     ],
 )
 def test_djangos_own_test_runner(scratch: Any, patroni_cluster: LocalCluster, words: Any, settings: Any) -> None:
     told = scratch("test", "--noinput", *words, **settings)
-    assert "Ran 3 tests" in told
+    assert "Ran 9 tests" in told
     assert told.count("Creating test database for alias") == 1
     with psycopg.connect(patroni_cluster.conninfo()) as connection:
         left = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE '%scratch%'").fetchall()
     assert left == []
+
+
+@pytest.mark.thorough
+def test_a_test_database_that_is_kept(scratch: Any, patroni_cluster: LocalCluster) -> None:
+    try:
+        for _ in range(2):
+            assert "Ran 9 tests" in scratch("test", "--noinput", "--keepdb", database="kept")
+    finally:
+        with psycopg.connect(patroni_cluster.conninfo(), autocommit=True) as connection:
+            connection.execute("DROP DATABASE test_kept WITH (FORCE)")
 
 
 def test_commands_that_use_the_database(scratch: Any, patroni_cluster: LocalCluster) -> None:

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings as django_settings
-from django.db import connections, router, transaction
+from django.db import connections, transaction
+from django.db.models import BooleanField, Func
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client
 from django.urls import path
@@ -20,8 +21,9 @@ from django_backend.causal import causal, consistency, current_token
 from django_backend.causal_middleware import COOKIE, HEADER
 from django_backend.clusters import release
 from django_backend.errors import StaleReplicaError, WriteRefusedError
+from django_backend.router import alias_for_reads
 from django_backend.routing import use_primary, use_replica
-from tests.django.shop.models import Customer
+from tests.django.shop.models import Book, Comic, Customer, Shelf
 from tests.integration.faults import eventually
 from tests.integration.lagging import replay_paused, resume_replay
 
@@ -53,10 +55,10 @@ def add(request: HttpRequest, name: str) -> JsonResponse:
 
 def show(request: HttpRequest) -> JsonResponse:
     first = names()
-    with connections[router.db_for_read(Customer)].cursor() as cursor:
+    with connections[alias_for_reads(Customer)].cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid(), pg_is_in_recovery()")
         (pid, replica) = cursor.fetchone()
-    return JsonResponse({"names": first, "alias": router.db_for_read(Customer), "replica": replica, "pid": pid})
+    return JsonResponse({"names": first, "alias": alias_for_reads(Customer), "replica": replica, "pid": pid})
 
 
 async def show_async(request: HttpRequest) -> JsonResponse:
@@ -70,7 +72,7 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
 def many(request: HttpRequest) -> HttpResponse:
     seen = set()
     for _ in range(5):
-        with connections[router.db_for_read(Customer)].cursor() as cursor:
+        with connections[alias_for_reads(Customer)].cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid(), pg_is_in_recovery()")
             seen.add(cursor.fetchone())
         names()
@@ -111,7 +113,7 @@ def site(
             **kind,
             "OPTIONS": {**options, "patroni_refresh": 0.3, **kind.get("OPTIONS", {})},
             # Without what tests on a test database have left there: both aliases are what they are in production.
-            "TEST": {**entry["TEST"], "PATRONI_OPTIONS": None},
+            "TEST": {**entry["TEST"], "PATRONI_OPTIONS": None, "PATRONI_TEST_DATABASE": False},
         }
         for name, value in changes.items():
             monkeypatch.setitem(entry, name, value)
@@ -247,3 +249,58 @@ def test_a_request_stays_with_one_replica(site: LocalCluster) -> None:
     seen = async_to_sync(ask)()
     assert seen.count("True") == 1
     assert async_to_sync(sync_to_async(current_token))() is not None
+
+
+class IsReplica(Func):
+    function = "pg_is_in_recovery"
+    arity = 0
+    output_field = BooleanField()
+
+
+@pytest.fixture
+def shelves(site: LocalCluster) -> Iterator[list[Shelf]]:
+    """Two shelves, three books on the second, read from a replica."""
+    models = (Shelf, Book, Comic)
+    with connections["default"].schema_editor() as editor:
+        for model in models:
+            editor.create_model(model)
+    try:
+        second = [Shelf.objects.create(name=name) for name in ("first", "second")][1]
+        Book.objects.bulk_create(Book(title=str(number), shelf=second) for number in range(3))
+        eventually(lambda: _tables() and Book.objects.using("replica").count() == 3, "the replicas to catch up")
+        yield read(Shelf)
+    finally:
+        with connections["default"].schema_editor() as editor:
+            for model in reversed(models):
+                editor.delete_model(model)
+
+
+def _tables() -> bool:
+    return Book._meta.db_table in connections["replica"].introspection.table_names()
+
+
+def read(model: Any) -> list[Any]:
+    """Return all objects of a model, read from a replica."""
+    found = list(model.objects.annotate(replica=IsReplica()).order_by("pk"))
+    assert {(thing.replica, thing._state.db) for thing in found} == {(True, "default")}
+    return found
+
+
+def test_objects_read_from_a_replica_are_of_the_database_that_is_written(shelves: list[Shelf]) -> None:
+    first, second = shelves
+    first.books.add(read(Book)[0])
+    first.books.add(read(Book)[1], bulk=False)
+    with transaction.atomic():
+        second.books.set(Book.objects.all())
+    read(Book)[0].shown_on.add(read(Shelf)[1])
+    read(Book)[0].shown_on.set(Shelf.objects.all())
+    Book(title="new", shelf=read(Shelf)[0]).save()
+    Book.objects.bulk_update(read(Book), ["title"])
+    saved = read(Book)[1]
+    saved.title = "saved"
+    saved.save(using=saved._state.db)
+    read(Book)[2].delete()
+    with use_primary():
+        assert sorted(second.books.values_list("title", flat=True)) == ["0", "saved"]
+        assert Book.objects.get(title="0").shown_on.count() == 2
+        assert first.books.get().title == "new"
