@@ -40,6 +40,7 @@ from patroni_db.connections import driver_of, in_hot_standby, is_lost, still_rig
 from patroni_db.discovery import Discovery, discovery_for
 from patroni_db.errors import DiscoveryError, NoServerError
 from patroni_db.faults import READING_FAULTS, Fault, classify, sqlstate_of
+from patroni_db.isolation import LOWER, refuses_serializable, sets_serializable
 from patroni_db.libpq import attempt_params
 from patroni_db.outcome import ends_transaction, is_in_doubt
 from patroni_db.statements import StatementKind
@@ -64,6 +65,9 @@ __all__ = ["PatroniMixin"]
 
 logger = logging.getLogger("patroni_db.django")
 
+# Of psycopg.IsolationLevel, which comes with the first connection.
+_REPEATABLE_READ: Final = 3
+_SERIALIZABLE: Final = 4
 # libpq's PQTRANS_IDLE.
 _IDLE: Final = 0
 # PQTRANS_ACTIVE, PQTRANS_INTRANS, PQTRANS_INERROR.
@@ -188,6 +192,7 @@ class PatroniMixin(CausalMixin, _Base):
         if self.pool:
             connection = super().get_new_connection(conn_params)
             self._stamp, self._driver = connection.stamp, driver_of(connection)
+            self._lower_isolation(connection)
             return connection
         new_connection: Callable[[dict[str, Any]], Any] = super().get_new_connection
 
@@ -197,7 +202,26 @@ class PatroniMixin(CausalMixin, _Base):
         assert self._discovery is not None and self._config is not None  # noqa: S101, PT018 - by get_connection_params
         connection, self._stamp = acquire(self._discovery, self._config, connect)
         self._driver = driver_of(connection)
+        self._lower_isolation(connection)
         return connection
+
+    def _lower_isolation(self, connection: Any) -> None:
+        """Have transactions that only read on a standby be what it can do, where they were to be SERIALIZABLE."""
+        if connection.isolation_level == _SERIALIZABLE and self._refuses_serializable(connection):
+            connection.read_only = True
+            connection.isolation_level = _REPEATABLE_READ
+
+    def _lower_default_again(self, sql: Any, cursor: Any) -> None:
+        """Undo what a statement just did that made SERIALIZABLE the default of a session which cannot be that."""
+        if sets_serializable(sql) and self._refuses_serializable(self.connection):
+            with self.wrap_database_errors:
+                cursor.cursor.execute(LOWER)
+
+    def _refuses_serializable(self, connection: Any) -> bool:
+        driver, stamp, config = self._driver, self._stamp, self._config
+        if driver is None or stamp is None or config is None:
+            return False
+        return refuses_serializable(driver, connection, stamp, config.target)
 
     @property
     def pool(self) -> PatroniPool | None:
@@ -382,6 +406,7 @@ class PatroniMixin(CausalMixin, _Base):
                 self._usual_isolation = (self.connection.isolation_level,)
                 with self.wrap_database_errors:
                     self.connection.isolation_level = opening.isolation_level
+                    self._lower_isolation(self.connection)
             if opening.mark is not None:
                 self._begin_marked(opening.mark)
         except Error:
@@ -455,6 +480,7 @@ class PatroniMixin(CausalMixin, _Base):
                 if ends or (alone and kind is not StatementKind.READ and self._stands_by() is not True):
                     note_change(self.alias)
                 self._note_executed(kind, settled=alone or ends)
+                self._lower_default_again(sql, context["cursor"])
                 return result
             self._renew(context["cursor"])
 

@@ -21,6 +21,7 @@ from patroni_db.errors import DiscoveryError, NoPrimaryError, NoReplicaError, No
 from patroni_db.faults import Fault, classify, is_refusal, may_be_poolers, sqlstate_of
 from patroni_db.forking import no_fork
 from patroni_db.gate import Admission
+from patroni_db.isolation import lower_default, lower_default_async, refuses_serializable
 from patroni_db.ping import accepts_connections
 from patroni_db.selection import Target, candidates
 from patroni_db.time_limit import time_left
@@ -465,6 +466,11 @@ def _close_reached(reached: tuple[Any, bool]) -> None:
     _close(reached[0])
 
 
+def _may_be_lowered(connection: Any, stamp: Stamp, config: PatroniConfig) -> bool:
+    """Return whether a session must not be SERIALIZABLE, and is this client's alone: a pooler's serves others too."""
+    return not stamp.pooled and refuses_serializable(driver_of(connection), connection, stamp, config.target)
+
+
 # -- Proving the role -----------------------------------------------------------------------------------------
 
 
@@ -483,6 +489,8 @@ def _proves_role(
         time.sleep(pause)
         held = _ask_role(connection) is config.target.in_hot_standby
         pause = search.promotion_pause(attempt, discovery.clock() - began)
+    if held and _may_be_lowered(connection, attempt.stamp, config):
+        lower_default(connection)
     return held
 
 
@@ -501,6 +509,8 @@ async def _proves_role_async(
         await asyncio.sleep(pause)
         held = await _ask_role_async(connection) is config.target.in_hot_standby
         pause = search.promotion_pause(attempt, discovery.clock() - began)
+    if held and _may_be_lowered(connection, attempt.stamp, config):
+        await lower_default_async(connection)
     return held
 
 

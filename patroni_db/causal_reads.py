@@ -7,15 +7,13 @@ behind on it: a transaction that the driver would begin by itself is not begun.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from patroni_db.autocommit import autocommit, autocommit_async
 from patroni_db.causal import CausalToken, Standing, standing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from patroni_db.connections import Stamp
     from patroni_db.discovery import Discovery
     from patroni_db.topology import Member
@@ -147,7 +145,7 @@ def _token(row: tuple[Any, ...]) -> CausalToken:
 
 
 def _ask(connection: Any, statement: str) -> tuple[Any, ...]:
-    with _autocommit(connection), connection.cursor() as cursor:
+    with autocommit(connection), connection.cursor() as cursor:
         cursor.execute(statement)
         (row,) = cursor.fetchall()
     return tuple(row.values() if isinstance(row, dict) else row)
@@ -156,34 +154,7 @@ def _ask(connection: Any, statement: str) -> tuple[Any, ...]:
 async def _ask_async(connection: Any, statement: str) -> tuple[Any, ...]:
     if hasattr(connection, "fetchrow"):  # asyncpg, which begins no transaction by itself
         return tuple(await connection.fetchrow(statement))
-    async with _autocommit_async(connection), connection.cursor() as cursor:
+    async with autocommit_async(connection), connection.cursor() as cursor:
         await cursor.execute(statement)
         (row,) = await cursor.fetchall()
     return tuple(row.values() if isinstance(row, dict) else row)
-
-
-@contextlib.contextmanager
-def _autocommit(connection: Any) -> Iterator[None]:
-    """Have the driver begin no transaction meanwhile. That is a switch in the driver: nothing is sent for it."""
-    if connection.autocommit:
-        yield
-        return
-    connection.autocommit = True
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.autocommit = False
-
-
-@contextlib.asynccontextmanager
-async def _autocommit_async(connection: Any) -> AsyncIterator[None]:
-    if connection.autocommit:
-        yield
-        return
-    await connection.set_autocommit(True)
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            await connection.set_autocommit(False)

@@ -38,6 +38,11 @@ class Target(enum.StrEnum):
         return self is Target.PRIMARY
 
     @property
+    def only_reads(self) -> bool:
+        """Whether it wants replicas: on the primary too its user only reads."""
+        return self is Target.REPLICA or self is Target.REPLICA_PREFERRED
+
+    @property
     def in_hot_standby(self) -> bool | None:
         """The ``in_hot_standby`` a server must report: False, True, or None when either will do."""
         if self is Target.PRIMARY:  # asked before each use of a connection: hashing members of an Enum is slow

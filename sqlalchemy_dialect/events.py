@@ -15,6 +15,7 @@ The errors themselves stay SQLAlchemy's and the driver's own, except where nobod
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import weakref
@@ -29,6 +30,7 @@ from patroni_db.connections import in_hot_standby, why_unusable
 from patroni_db.discovery import discovery_for
 from patroni_db.errors import PatroniError
 from patroni_db.faults import Fault, classify
+from patroni_db.isolation import LOWER, sets_serializable
 from sqlalchemy_dialect.attempt import attempt_on
 from sqlalchemy_dialect.commits import in_doubt, watch_commits, watch_statements
 from sqlalchemy_dialect.connecting import ASYNC_CREATOR, async_connect_of, attempt_arguments, connect_of
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
     from sqlalchemy.engine import Dialect
-    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+    from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExceptionContext, ExecutionContext
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from patroni_db.acquisition import Attempt
@@ -112,6 +114,10 @@ class PatroniEvents:
         event.listen(engine, "checkout", self.checkout)
         event.listen(engine, "handle_error", _weakly(self.handle_error))
         watch_statements(engine)
+        if self.config.target.only_reads:
+            event.listen(engine, "connect", functools.partial(_keep_default_level, engine.dialect))
+            event.listen(engine, "do_execute", _execute_and_lower)
+            event.listen(engine, "do_execute_no_params", _execute_plain_and_lower)
         engine.update_execution_options(**{_EVENTS: self})
         self._engine = weakref.ref(engine)
 
@@ -172,6 +178,7 @@ class PatroniEvents:
         mark(record, connection, stamp)
         if isinstance(connection, Watched):
             connection.may_stand_by = not self.config.target.writes and not stamp.pooled
+            connection.route = (stamp, self.config.target)
             return
         engine = None if self._engine is None else self._engine()
         if engine is not None and not self._listens:
@@ -275,6 +282,29 @@ class PatroniEvents:
         if attempt is not None:
             attempt.doubt = doubt
         return doubt
+
+
+def _keep_default_level(dialect: Any, *_connection: object) -> None:
+    """Have an engine's own level be its connections' default, as SQLAlchemy asserts, also if the first one is lowered.
+
+    SQLAlchemy has asked the first connection for it.
+    """
+    own = getattr(dialect, "_on_connect_isolation_level", None)
+    if own == "SERIALIZABLE" and dialect.default_isolation_level == "REPEATABLE READ":
+        dialect.default_isolation_level = own
+
+
+def _execute_plain_and_lower(cursor: DBAPICursor, statement: str, context: ExecutionContext) -> bool:
+    return _execute_and_lower(cursor, statement, None, context)
+
+
+def _execute_and_lower(cursor: DBAPICursor, statement: str, parameters: Any, _context: ExecutionContext) -> bool:
+    """Execute a statement that makes its session SERIALIZABLE, and have it as a standby can do; leave all others."""
+    if statement[:1] not in " \t\nSs" or not sets_serializable(statement):
+        return False
+    cursor.execute(statement, *(() if parameters is None else (parameters,)))
+    cursor.execute(LOWER)
+    return True
 
 
 def events_of(engine: Engine) -> PatroniEvents | None:

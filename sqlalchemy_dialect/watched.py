@@ -12,9 +12,11 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from patroni_db.connections import driver_of
+from patroni_db.isolation import refuses_serializable
 
 if TYPE_CHECKING:
-    from patroni_db.connections import Driver
+    from patroni_db.connections import Driver, Stamp
+    from patroni_db.selection import Target
     from sqlalchemy_dialect.attempt import Attempt
 
 __all__ = ["Watched", "let_the_loop_read", "watched_class"]
@@ -22,6 +24,11 @@ __all__ = ["Watched", "let_the_loop_read", "watched_class"]
 # asyncio hands a server's farewell to asyncpg one loop iteration after it was polled, and its end of file another
 # one later: measured, four iterations tell (three with uvloop). Each costs about 6 µs on an idle loop.
 _ITERATIONS: Final = 4
+
+# psycopg.IsolationLevel and psycopg2.extensions: the levels' numbers.
+_PSYCOPG_SERIALIZABLE: Final = 4
+_PSYCOPG2_SERIALIZABLE: Final = 3
+_PSYCOPG2_REPEATABLE_READ: Final = 2
 
 _classes: dict[type, type] = {}
 
@@ -36,6 +43,8 @@ class Watched:
     may_stand_by: bool = True
     """Whether its server may say at a COMMIT that it stands by: not when the connection is for the primary alone, and
     not when a pooler answers for the server."""
+    route: tuple[Stamp, Target] | None = None
+    """Where it leads, and what it is for."""
     _driver: Driver | None = None
 
     def allow_commit(self) -> Driver:
@@ -49,6 +58,10 @@ class Watched:
         if driver is None:
             driver = self._driver = driver_of(self)
         return driver
+
+    def refuses_serializable(self) -> bool:
+        """Return whether it only reads, on a server that refuses SERIALIZABLE."""
+        return self.route is not None and refuses_serializable(driver_of(self), self, *self.route)
 
     def note(self, driver: Driver, *, lost: bool) -> None:
         """Note, when COMMIT is about to be sent, whether the connection is lost already."""
@@ -98,8 +111,37 @@ class _Synchronous(Watched):
         self.lost_before = None
 
 
+class _Psycopg(_Synchronous):
+    """psycopg's ``Connection``."""
+
+    def set_isolation_level(self, value: Any) -> None:
+        """Set the level, or the one that a standby can do; the property's setter calls this."""
+        if value == _PSYCOPG_SERIALIZABLE and self.refuses_serializable():
+            self.set_read_only(True)  # type: ignore[attr-defined]  # the driver's
+            value -= 1
+        super().set_isolation_level(value)  # type: ignore[misc]  # the driver's
+
+
+class _Psycopg2(_Synchronous):
+    """psycopg2's ``connection``."""
+
+    def set_isolation_level(self, level: int) -> None:
+        """Set the level, or the one that a standby can do."""
+        if level == _PSYCOPG2_SERIALIZABLE and self.refuses_serializable():
+            level = _PSYCOPG2_REPEATABLE_READ
+            self.readonly = True
+        super().set_isolation_level(level)  # type: ignore[misc]  # the driver's
+
+
 class _Asynchronous(Watched):
     """psycopg's ``AsyncConnection``."""
+
+    async def set_isolation_level(self, value: Any) -> None:
+        """Set the level, or the one that a standby can do."""
+        if value == _PSYCOPG_SERIALIZABLE and self.refuses_serializable():
+            await self.set_read_only(True)  # type: ignore[attr-defined]  # the driver's
+            value -= 1
+        await super().set_isolation_level(value)  # type: ignore[misc]  # the driver's
 
     def look(self) -> None:
         """Look whether the connection is lost."""
@@ -126,6 +168,8 @@ class _Asyncpg(Watched):
         """Return a transaction that looks at its connection before it commits."""
         if self.is_in_transaction():  # type: ignore[attr-defined]  # the driver's
             return super().transaction(**options)  # type: ignore[misc]  # the driver's: a savepoint
+        if options.get("isolation") == "serializable" and self.refuses_serializable():
+            options |= {"isolation": "repeatable_read", "readonly": True}
         transaction = _looking_transaction()(self, *({**_ASYNCPG_OPTIONS, **options}.values()))
         transaction.watched = self
         return transaction
@@ -152,9 +196,9 @@ def _looking_transaction() -> Any:
 # The options of asyncpg's ``Connection.transaction``, in the order in which its ``Transaction`` takes them.
 _ASYNCPG_OPTIONS: Final = {"isolation": None, "readonly": False, "deferrable": False}
 _MIXINS: Final[dict[tuple[str, str], type[Watched]]] = {
-    ("psycopg", "Connection"): _Synchronous,
+    ("psycopg", "Connection"): _Psycopg,
     ("psycopg", "AsyncConnection"): _Asynchronous,
-    ("psycopg2", "connection"): _Synchronous,
+    ("psycopg2", "connection"): _Psycopg2,
     ("asyncpg", "Connection"): _Asyncpg,
 }
 

@@ -69,9 +69,8 @@ def project(cluster: LocalCluster, **settings: Any) -> Iterator[Project]:
     Clean up in the thread that asked; other threads close what they opened.
     """
     options = {"patroni_urls": list(cluster.urls), "patroni_failover_timeout": 45, **settings.pop("OPTIONS", {})}
-    aliases = Project(
-        databases(NAME=cluster.dbname, USER=cluster.user, PASSWORD=cluster.password, OPTIONS=options, **settings)
-    )
+    login = {"NAME": cluster.dbname, "USER": cluster.user, "PASSWORD": cluster.password}
+    aliases = Project(databases(OPTIONS=options, **{**login, **settings}))
     try:
         yield aliases
     finally:
