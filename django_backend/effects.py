@@ -41,10 +41,12 @@ class Mark:
 
     :param key: its key in the table
     :param shared: whether others may come with the same key: then inserting it may have to wait for them
+    :param fingerprint: of the work that a shared key stands for; None where that does not matter
     """
 
     key: str
     shared: bool = False
+    fingerprint: str | None = None
 
 
 def fresh_mark() -> Mark:

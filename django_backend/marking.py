@@ -15,22 +15,23 @@ from django.db import Error
 
 from patroni_db.bounded import call_within
 from patroni_db.faults import sqlstate_of
-from patroni_db.markers import MARK, TABLE
+from patroni_db.markers import MARK, MARK_WITH_FINGERPRINT, RENEW, TABLE, check_fingerprint
 from patroni_db.time_limit import time_limit
 from patroni_db.transaction import Reruns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from django_backend.effects import Mark
     from django_backend.mixin import PatroniMixin
 
-__all__ = ["LOCK_NOT_AVAILABLE", "explain", "has_committed", "insert"]
+__all__ = ["LOCK_NOT_AVAILABLE", "explain", "has_committed", "insert", "renew"]
 
 logger = logging.getLogger("patroni_db.django")
 
 LOCK_NOT_AVAILABLE: Final = "55P03"
 _UNDEFINED_TABLE: Final = "42P01"
+_UNDEFINED_COLUMN: Final = "42703"
 _GRACE: Final = 0.5
 # The target list is evaluated from left to right: what was in force is read before it is replaced.
 _LIMIT: Final = """\
@@ -46,12 +47,29 @@ def insert(connection: psycopg.Connection[Any], mark: Mark, seconds: float) -> i
     :param seconds: how long a shared key may wait for another transaction that has it too
     :returns: 0 when the key is new; else what has this key has committed, and how often it was met again
     :raises psycopg.Error: the driver's own
+    :raises KeyReusedError: it was taken by work with another fingerprint
     """
     cursor = psycopg.Cursor(connection)
     with contextlib.closing(cursor), _limited(cursor, seconds) if mark.shared else contextlib.nullcontext():
-        cursor.execute(MARK, [mark.key])
-        [(collisions,)] = cursor.fetchall()
+        if mark.fingerprint is None:
+            cursor.execute(MARK, [mark.key])
+            [(collisions,)] = cursor.fetchall()
+            stored = None
+        else:
+            cursor.execute(MARK_WITH_FINGERPRINT, [mark.key, mark.fingerprint])
+            [(collisions, stored)] = cursor.fetchall()
+    check_fingerprint(mark.key, mark.fingerprint, stored)
     return int(collisions)
+
+
+def renew(connection: psycopg.Connection[Any], keys: Iterable[str]) -> None:
+    """Let the age of markers of the transaction under way begin now.
+
+    :raises psycopg.Error: the driver's own
+    """
+    with contextlib.closing(psycopg.Cursor(connection)) as cursor:
+        for key in keys:
+            cursor.execute(RENEW, [key])
 
 
 @contextlib.contextmanager
@@ -66,10 +84,12 @@ def _limited(cursor: psycopg.Cursor[Any], seconds: float) -> Iterator[None]:
 
 
 def explain(exc: BaseException, alias: str) -> None:
-    """Tell with `exc` what to do where the table of markers is missing."""
-    if sqlstate_of(exc) == _UNDEFINED_TABLE:
+    """Tell with `exc` what to do where the table of markers, or its column for fingerprints, is missing."""
+    missing = {_UNDEFINED_TABLE: f"The table {TABLE}", _UNDEFINED_COLUMN: f"The column fingerprint of {TABLE}"}
+    what = missing.get(sqlstate_of(exc) or "")
+    if what is not None:
         exc.add_note(
-            f"The table {TABLE} is not there: run 'manage.py migrate django_backend --database={alias}', "
+            f"{what} is not there: run 'manage.py migrate django_backend --database={alias}', "
             'with "django_backend" in INSTALLED_APPS.'
         )
 

@@ -38,10 +38,11 @@ from django_backend.work import note_write
 from patroni_db.acquisition import acquire
 from patroni_db.connections import driver_of, in_hot_standby, is_lost, still_right, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
-from patroni_db.errors import DiscoveryError, NoServerError
+from patroni_db.errors import DiscoveryError, KeyReusedError, NoServerError
 from patroni_db.faults import READING_FAULTS, Fault, classify, sqlstate_of
 from patroni_db.isolation import LOWER, refuses_serializable, sets_serializable
 from patroni_db.libpq import attempt_params
+from patroni_db.markers import RENEW_AFTER
 from patroni_db.outcome import ends_transaction, is_in_doubt
 from patroni_db.statements import StatementKind
 from patroni_db.time_limit import time_left
@@ -70,6 +71,8 @@ _REPEATABLE_READ: Final = 3
 _SERIALIZABLE: Final = 4
 # libpq's PQTRANS_IDLE.
 _IDLE: Final = 0
+# PQTRANS_INTRANS.
+_IN_TRANSACTION: Final = 2
 # PQTRANS_ACTIVE, PQTRANS_INTRANS, PQTRANS_INERROR.
 _OPEN: Final = (1, 2, 3)
 # A server that goes while the session is being set up: nothing of the user's has run yet.
@@ -102,6 +105,8 @@ class PatroniMixin(CausalMixin, _Base):
         self._stamp: Stamp | None = None
         self._driver: Driver | None = None
         self._mark: Mark | None = None
+        # The keys of the transaction under way, and when they were inserted.
+        self._marked: tuple[tuple[str, ...], float] = ((), math.inf)
         self._collisions = 0
         self._is_for_reading = False
         self._has_written = False
@@ -362,7 +367,7 @@ class PatroniMixin(CausalMixin, _Base):
         opening = None if autocommit else take_opening(self.alias)
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         if not autocommit:
-            self._mark, self._collisions = None, 0
+            self._mark, self._collisions, self._marked = None, 0, ((), math.inf)
         if opening is not None:
             self._open(opening)
 
@@ -383,6 +388,7 @@ class PatroniMixin(CausalMixin, _Base):
         """Insert a commit marker in the transaction under way; return :attr:`collisions`.
 
         :raises CommitOutcomeUnknown: another transaction has the same key, and was not decided in time
+        :raises KeyReusedError: the key was taken by other work
         """
         # Late: psycopg comes with the first connection.
         from django_backend.marking import LOCK_NOT_AVAILABLE, explain, insert  # noqa: PLC0415
@@ -391,6 +397,8 @@ class PatroniMixin(CausalMixin, _Base):
         try:
             with self.wrap_database_errors:
                 self._collisions = insert(self.connection, mark, time_left(patience))
+            keys, since = self._marked
+            self._marked = (*keys, mark.key), min(since, time.monotonic())
         except Error as exc:
             self._report(exc)
             explain(exc, self.alias)
@@ -409,7 +417,7 @@ class PatroniMixin(CausalMixin, _Base):
                     self._lower_isolation(self.connection)
             if opening.mark is not None:
                 self._begin_marked(opening.mark)
-        except Error:
+        except (Error, KeyReusedError):
             # Who begins a transaction does not expect to have to end it when that failed.
             try:
                 self.rollback()
@@ -629,6 +637,7 @@ class PatroniMixin(CausalMixin, _Base):
             except Error as exc:
                 self._report(exc)
                 raise
+        self._renew_markers()
         try:
             super()._commit()  # type: ignore[misc]  # django-stubs lacks it
         except Error as exc:
@@ -639,6 +648,21 @@ class PatroniMixin(CausalMixin, _Base):
             self._resolve(exc, mark)
         if mark is not None or self._stands_by() is not True:
             note_change(self.alias)
+
+    def _renew_markers(self) -> None:
+        """Let markers that a long transaction inserted at its beginning count from its end when they are pruned."""
+        keys, since = self._marked
+        self._marked = (), math.inf
+        if time.monotonic() - since < RENEW_AFTER or self.connection.pgconn.transaction_status != _IN_TRANSACTION:
+            return
+        from django_backend.marking import renew  # noqa: PLC0415 - with the first connection
+
+        try:
+            with self.wrap_database_errors:
+                renew(self.connection, keys)
+        except Error as exc:
+            self._report(exc)
+            raise
 
     def _resolve(self, exc: Error, mark: Mark | None) -> None:
         """Find out what became of a COMMIT that was not answered; return when it took effect."""

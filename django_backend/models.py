@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
-from patroni_db.markers import KEY_LENGTH, TABLE
+from patroni_db.markers import FINGERPRINT_LENGTH, KEY_LENGTH, TABLE
 
 __all__ = ["CommitMarker"]
 
@@ -17,13 +17,15 @@ class CommitMarker(models.Model):
     Its index by age is not declared here: from Django 6.0 on that takes ``django.contrib.postgres`` in INSTALLED_APPS.
 
     :ivar key: of the transaction
-    :ivar created_at: when that began
+    :ivar created_at: when that began, or nearly ended if it took longer than a second
     :ivar collisions: how often somebody has come with the same key afterwards
+    :ivar fingerprint: of the work that the key stands for, if its caller gave one
     """
 
     key = models.CharField(max_length=KEY_LENGTH, primary_key=True)
     created_at = models.DateTimeField(db_default=Now())
     collisions = models.IntegerField(db_default=0)
+    fingerprint = models.CharField(max_length=FINGERPRINT_LENGTH, null=True)  # noqa: DJ001 - most have none
 
     class Meta:
         db_table = TABLE

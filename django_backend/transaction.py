@@ -15,7 +15,7 @@ from django.db.transaction import TransactionManagementError
 from django_backend.effects import Mark, Opening, fresh_mark, observed
 from django_backend.errors import NothingCommitted
 from django_backend.mixin import PatroniMixin
-from patroni_db.markers import check_key
+from patroni_db.markers import check_key, fingerprint_of
 from patroni_db.time_limit import time_limit
 from patroni_db.transaction import Reruns
 
@@ -44,6 +44,7 @@ def run_atomic(
     using: str | None = None,
     exactly_once: bool = False,
     key: str | None = None,
+    fingerprint: str | bytes | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: IsolationLevel | None = None,
@@ -65,23 +66,30 @@ def run_atomic(
     :param exactly_once: find out what became of a COMMIT that was not answered
     :param key: of the work, at most 200 characters: it is done only once, whoever comes with the same key, until the
         markers are pruned. Implies `exactly_once`
+    :param fingerprint: of the work that `key` stands for, such as the body of the request: where an earlier call with
+        this key had another one, this call is refused. Needs `key`
     :param if_applied: returned, without running `fn`, when `key` has been applied by an earlier call
     :param deadline: seconds for everything together; by default ``patroni_failover_timeout``
     :param isolation_level: of this transaction, if not the connection's
     :raises TransactionManagementError: within ``atomic``, or with autocommit off: the transaction must be its own
     :raises ImproperlyConfigured: the alias does not have this engine, or is not for the primary
-    :raises ValueError: the key could not be stored
+    :raises ValueError: the key could not be stored, or there is a fingerprint without a key
+    :raises KeyReusedError: the key has been applied by work with another fingerprint
     :raises CommitOutcomeUnknown: the transaction may have been committed
     :raises Exception: whatever `fn` raises, and Django's own error of the last run, with a note of how often it ran
     """
     wrapper, config = writing_wrapper(using)
     mark = fresh_mark() if exactly_once else None
     if key is not None:
-        mark = Mark(check_key(key), shared=True)
+        mark = Mark(
+            check_key(key), shared=True, fingerprint=None if fingerprint is None else fingerprint_of(fingerprint)
+        )
+    elif fingerprint is not None:
+        raise ValueError("a fingerprint is one of the work that a key stands for: give run_atomic() a key too")
     if _is_in_test(wrapper):
         with transaction.atomic(using=using):
             applied = mark is not None and wrapper.mark_transaction(mark)
-            return if_applied if applied else fn()
+            return _not_again(key, if_applied) if applied else fn()
     reruns = Reruns(config.failover_timeout if deadline is None else deadline, random.SystemRandom())
     opening = Opening(mark, isolation_level)
     while True:
@@ -92,7 +100,7 @@ def run_atomic(
                         effects.openings[wrapper.alias] = opening
                     _check_autocommit(wrapper)
                     with transaction.atomic(using=using):
-                        value: T = if_applied if wrapper.collisions else fn()
+                        value: T = _not_again(key, if_applied) if wrapper.collisions else fn()
                         _check_that_it_can_commit(wrapper)
                     return value
             except Exception as exc:
@@ -111,12 +119,18 @@ def atomic_rerun(
     using: str | None = None,
     exactly_once: bool = False,
     key: Callable[..., str] | None = None,
+    fingerprint: Callable[..., str | bytes] | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: IsolationLevel | None = None,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 def atomic_rerun(
-    function: Callable[..., Any] | None = None, /, *, key: Callable[..., str] | None = None, **options: Any
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    key: Callable[..., str] | None = None,
+    fingerprint: Callable[..., str | bytes] | None = None,
+    **options: Any,
 ) -> Any:
     """Run each call of the function by :func:`run_atomic`; with or without parentheses.
 
@@ -126,6 +140,7 @@ def atomic_rerun(
         def pay(order_id): ...
 
     :param key: called with the arguments of the function, gives the key of a call
+    :param fingerprint: called with them too, gives the fingerprint of a call
     :param options: those of :func:`run_atomic`
     """
 
@@ -133,7 +148,9 @@ def atomic_rerun(
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
             work = functools.partial(function, *args, **kwargs)
-            return run_atomic(work, key=None if key is None else key(*args, **kwargs), **options)
+            own_key = None if key is None else key(*args, **kwargs)
+            own_fingerprint = None if fingerprint is None else fingerprint(*args, **kwargs)
+            return run_atomic(work, key=own_key, fingerprint=own_fingerprint, **options)
 
         return run
 
@@ -156,6 +173,11 @@ def writing_wrapper(using: str | None) -> tuple[PatroniMixin, PatroniConfig]:
             f"DATABASES[{alias!r}] is not for the primary: its patroni_target is {config.target}"
         )
     return wrapper, config
+
+
+def _not_again(key: str | None, if_applied: Any) -> Any:
+    logger.info("the key %r has been applied by an earlier call: its work is not run again", key)
+    return if_applied
 
 
 def _is_in_test(wrapper: PatroniMixin) -> bool:

@@ -9,6 +9,7 @@
     │   ├── NoPrimaryError
     │   └── NoReplicaError
     ├── CausalTokenError (also ValueError)  a text is no causal token, or not signed with the key
+    ├── KeyReusedError (also ValueError)  the key of a transaction was taken by other work
     ├── CommitOutcomeUnknown             a connection was lost during COMMIT: it may have happened, or not
     └── ClusterError                     a LocalCluster did not start, or a fault could not be made
 
@@ -33,6 +34,7 @@ __all__ = [
     "CommitOutcomeUnknown",
     "ConfigError",
     "DiscoveryError",
+    "KeyReusedError",
     "NoPrimaryError",
     "NoReplicaError",
     "NoServerError",
@@ -121,6 +123,20 @@ class NoReplicaError(NoServerError):
 
 class CausalTokenError(PatroniError, ValueError):
     """A text is no causal token, or was not signed with the key it was checked with."""
+
+
+class KeyReusedError(PatroniError, ValueError):
+    """The key of a transaction was taken by one with another fingerprint: nothing was run, nothing was committed.
+
+    :param key: the caller's
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"the key {self.key!r} was taken by other work: its fingerprint is another one"
 
 
 class CommitOutcomeUnknown(PatroniError):  # noqa: N818 - the standard's name for it, not an error in itself

@@ -8,21 +8,32 @@ first one has committed, or it is not, and the first one never will. The proof i
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, Final
+
+from patroni_db.errors import KeyReusedError
 
 if TYPE_CHECKING:
     import random
 
 __all__ = [
+    "ADD_FINGERPRINT",
     "CREATE_TABLE",
+    "DROP_FINGERPRINT",
     "DROP_TABLE",
+    "FINGERPRINT_LENGTH",
     "INDEX",
     "KEY_LENGTH",
     "MARK",
+    "MARK_WITH_FINGERPRINT",
     "PRUNE",
+    "RENEW",
+    "RENEW_AFTER",
     "TABLE",
+    "check_fingerprint",
     "check_key",
+    "fingerprint_of",
     "new_key",
     "seconds_of",
 ]
@@ -32,15 +43,22 @@ INDEX: Final = f"{TABLE}_age"
 # Characters; long enough for a job queue's own identifiers.
 KEY_LENGTH: Final = 200
 
+# Hexadecimal digits of a SHA-256.
+FINGERPRINT_LENGTH: Final = 64
+
 # A BRIN index costs next to nothing to keep, and rows come in the order in which they go.
 CREATE_TABLE: Final = f"""\
 CREATE TABLE IF NOT EXISTS {TABLE} (
     key varchar({KEY_LENGTH}) PRIMARY KEY,
     created_at timestamp with time zone NOT NULL DEFAULT now(),
-    collisions integer NOT NULL DEFAULT 0
+    collisions integer NOT NULL DEFAULT 0,
+    fingerprint varchar({FINGERPRINT_LENGTH})
 );
 CREATE INDEX IF NOT EXISTS {INDEX} ON {TABLE} USING brin (created_at)
 """
+# For a table that was made before there were fingerprints; without them it is used as it is.
+ADD_FINGERPRINT: Final = f"ALTER TABLE {TABLE} ADD COLUMN IF NOT EXISTS fingerprint varchar({FINGERPRINT_LENGTH})"
+DROP_FINGERPRINT: Final = f"ALTER TABLE {TABLE} DROP COLUMN IF EXISTS fingerprint"
 DROP_TABLE: Final = f"DROP TABLE IF EXISTS {TABLE}"
 
 # Returns 0 when the key is new. A collision writes too, so that its COMMIT waits for the synchronous standby: what
@@ -49,6 +67,17 @@ MARK: Final = f"""\
 INSERT INTO {TABLE} (key) VALUES (%s)
 ON CONFLICT (key) DO UPDATE SET collisions = {TABLE}.collisions + 1
 RETURNING collisions"""  # noqa: S608 - a constant
+
+# The same with a fingerprint of the work; returns that of the transaction that has taken the key as well.
+MARK_WITH_FINGERPRINT: Final = f"""\
+INSERT INTO {TABLE} (key, fingerprint) VALUES (%s, %s)
+ON CONFLICT (key) DO UPDATE SET collisions = {TABLE}.collisions + 1
+RETURNING collisions, fingerprint"""  # noqa: S608 - a constant
+
+# Age counts from the end of a transaction: one that has taken longer than RENEW_AFTER renews its marker before COMMIT.
+# What took less than that is not worth a statement, as no age below an hour can be pruned.
+RENEW: Final = f"UPDATE {TABLE} SET created_at = pg_catalog.clock_timestamp() WHERE key = %s"  # noqa: S608 - a constant
+RENEW_AFTER: Final = 1.0
 
 # In parts, so that no lock is held, and no replica kept behind, for long.
 PRUNE: Final = f"""\
@@ -80,6 +109,25 @@ def check_key(key: str) -> str:
         problem = f"the key of a transaction has 1 to {KEY_LENGTH} characters, none of them NUL: {key[:80]!r}"
         raise ValueError(problem)
     return key
+
+
+def fingerprint_of(work: str | bytes | None) -> str | None:
+    """Return what is stored of `work`: its SHA-256; None for None.
+
+    :param work: what the same key must always stand for, such as the body of a request, or a job's arguments
+    """
+    if work is None:
+        return None
+    return hashlib.sha256(work.encode(errors="surrogatepass") if isinstance(work, str) else work).hexdigest()
+
+
+def check_fingerprint(key: str, given: str | None, stored: str | None) -> None:
+    """Check that a key that was taken before stands for the same work; where one of both is not known, it may.
+
+    :raises KeyReusedError: it does not
+    """
+    if given is not None and stored is not None and given != stored:
+        raise KeyReusedError(key)
 
 
 def seconds_of(age: str) -> float:

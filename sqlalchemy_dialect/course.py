@@ -6,6 +6,7 @@ Shared by threads and coroutines, so that both decide alike.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from patroni_db.faults import sqlstate_of
-from patroni_db.markers import check_key, new_key
+from patroni_db.markers import RENEW_AFTER, check_key, fingerprint_of, new_key
 from patroni_db.transaction import Reruns
 from sqlalchemy_dialect.attempt import Attempt
 
@@ -39,6 +40,7 @@ class Course(Generic[T]):
     :param events: the engine's
     :param exactly_once: whether a marker decides what became of a COMMIT
     :param key: the caller's own
+    :param fingerprint: of the work that `key` stands for
     :param if_applied: what to return when `key` is taken
     :param deadline: seconds for everything together; None for the engine's ``patroni_failover_timeout``
     :raises ArgumentError: the key could not be stored, or the engine is not for writing
@@ -50,6 +52,7 @@ class Course(Generic[T]):
         *,
         exactly_once: bool,
         key: str | None,
+        fingerprint: str | bytes | None,
         if_applied: Any,
         deadline: float | None,
     ) -> None:
@@ -57,6 +60,11 @@ class Course(Generic[T]):
         self._events = events
         self._shared = key is not None
         self.key = _checked(key) if key is not None else new_key(rng, time.time()) if exactly_once else None
+        if fingerprint is not None and not self._shared:
+            raise ArgumentError("a fingerprint is one of the work that a key stands for: give run_transaction() a key")
+        self.fingerprint = fingerprint_of(fingerprint)
+        """What is stored with the key, and compared where that was taken before; None for nothing."""
+        self._marked_at = math.inf
         if self.key is not None and not events.config.target.writes:
             raise ArgumentError(
                 f"commit markers are written on the primary, and the engine has target {events.config.target}: "
@@ -88,9 +96,17 @@ class Course(Generic[T]):
 
     def marked(self, collisions: int) -> bool:
         """Take in what the marker returned; return whether the work is done already."""
+        self._marked_at = time.monotonic()
         if not collisions:
             self._doubt = None  # what was in doubt has not happened, and never will
+        elif self._doubt is None:
+            logger.info("the key %r has been applied by an earlier call: its work is not run again", self.key)
         return bool(collisions)
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the marker was inserted so long ago that its age must begin anew."""
+        return time.monotonic() - self._marked_at >= RENEW_AFTER
 
     def finishing(self, value: T) -> None:
         """Take in what the callable returned, before COMMIT is sent."""

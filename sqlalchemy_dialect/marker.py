@@ -22,18 +22,30 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from patroni_db.faults import sqlstate_of
-from patroni_db.markers import INDEX, KEY_LENGTH, MARK, TABLE
+from patroni_db.markers import (
+    FINGERPRINT_LENGTH,
+    INDEX,
+    KEY_LENGTH,
+    MARK,
+    MARK_WITH_FINGERPRINT,
+    RENEW,
+    TABLE,
+    check_fingerprint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-__all__ = ["commit_marker_table", "create_commit_marker_table", "insert_marker"]
+__all__ = ["commit_marker_table", "create_commit_marker_table", "insert_marker", "renew_marker"]
 
 _UNDEFINED_TABLE: Final = "42P01"
+_UNDEFINED_COLUMN: Final = "42703"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _MARK: Final = text(MARK.replace("%s", ":key"))
+_MARK_WITH_FINGERPRINT: Final = text(MARK_WITH_FINGERPRINT.replace("%s, %s", ":key, :fingerprint"))
+_RENEW: Final = text(RENEW.replace("%s", ":key"))
 # The target list is evaluated from left to right: what was in force is read before it is replaced.
 _LIMIT: Final = text(
     "SELECT pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('statement_timeout'), "
@@ -60,6 +72,7 @@ def commit_marker_table(metadata: MetaData) -> Table:
         Column("key", String(KEY_LENGTH), nullable=False),
         Column("created_at", TIMESTAMP(timezone=True), nullable=False, server_default=func.now()),
         Column("collisions", Integer, nullable=False, server_default=text("0")),
+        Column("fingerprint", String(FINGERPRINT_LENGTH)),
         PrimaryKeyConstraint("key", name=f"{TABLE}_pkey"),
         schema=BLANK_SCHEMA,
     )
@@ -75,19 +88,21 @@ def create_commit_marker_table(connection: Connection) -> None:
     commit_marker_table(MetaData()).create(connection, checkfirst=True)
 
 
-def insert_marker(connection: Connection, key: str, seconds: float | None) -> int:
+def insert_marker(connection: Connection, key: str, seconds: float | None, fingerprint: str | None = None) -> int:
     """Insert `key` in the transaction on `connection`, which has just begun.
 
     :param seconds: how long another transaction with this key may be waited for; None when there is none
+    :param fingerprint: of the work that the key stands for; None where that does not matter
     :returns: 0 when the key is new; else what has this key has committed, and how often it was met again
     :raises DBAPIError: SQLAlchemy's own
+    :raises KeyReusedError: it was taken by work with another fingerprint
     """
     with _explained():
         if seconds is None:
-            return _insert(connection, key)
+            return _insert(connection, key, fingerprint)
         limit = str(max(1, math.ceil(seconds * 1000)))
         lock, statement, *_ = connection.execute(_LIMIT, {"limit": limit}).one()
-        collisions = _insert(connection, key)
+        collisions = _insert(connection, key, fingerprint)
         if not collisions:
             connection.execute(_UNLIMIT, {"lock": lock, "statement": statement})
         # Else COMMIT is all that follows. It proves that the standby has the first transaction too, and a timeout would
@@ -95,7 +110,20 @@ def insert_marker(connection: Connection, key: str, seconds: float | None) -> in
         return collisions
 
 
-def _insert(connection: Connection, key: str) -> int:
+def renew_marker(connection: Connection, key: str) -> None:
+    """Let the age of the marker of the transaction under way begin now.
+
+    :raises DBAPIError: SQLAlchemy's own
+    """
+    connection.execute(_RENEW, {"key": key})
+
+
+def _insert(connection: Connection, key: str, fingerprint: str | None) -> int:
+    if fingerprint is not None:
+        row = connection.execute(_MARK_WITH_FINGERPRINT, {"key": key, "fingerprint": fingerprint}).one()
+        collisions, stored = row
+        check_fingerprint(key, fingerprint, stored)
+        return int(collisions)
     return int(connection.execute(_MARK, {"key": key}).scalar_one())
 
 
@@ -108,6 +136,11 @@ def _explained() -> Iterator[None]:
         if state == _LOCK_NOT_AVAILABLE:
             exc.add_note(
                 "Until the deadline another transaction with the same key was neither committed nor rolled back."
+            )
+        if state == _UNDEFINED_COLUMN:
+            exc.add_note(
+                f"The table {TABLE} was made before there were fingerprints: have Alembic add the column, or execute "
+                "patroni_db.markers.ADD_FINGERPRINT."
             )
         if state == _UNDEFINED_TABLE:
             exc.add_note(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from patroni_db.time_limit import time_limit
 from sqlalchemy_dialect.attempt import ATTEMPT, Attempt
 from sqlalchemy_dialect.course import Course
-from sqlalchemy_dialect.marker import insert_marker
+from sqlalchemy_dialect.marker import insert_marker, renew_marker
 from sqlalchemy_dialect.marks import mark_of
 from sqlalchemy_dialect.sources import asynchronous_source, synchronous_source
 
@@ -38,6 +38,7 @@ def run_transaction(
     *,
     exactly_once: bool = False,
     key: str | None = None,
+    fingerprint: str | bytes | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: str | None = None,
@@ -49,6 +50,7 @@ def run_transaction(
     *,
     exactly_once: bool = False,
     key: str | None = None,
+    fingerprint: str | bytes | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: str | None = None,
@@ -59,6 +61,7 @@ def run_transaction(
     *,
     exactly_once: bool = False,
     key: str | None = None,
+    fingerprint: str | bytes | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: str | None = None,
@@ -79,11 +82,14 @@ def run_transaction(
         :func:`~sqlalchemy_dialect.marker.commit_marker_table`
     :param key: of the work, at most 200 characters: it is done only once, whoever comes with the same key, until the
         markers are pruned. Implies `exactly_once`
+    :param fingerprint: of the work that `key` stands for, such as the body of the request: where an earlier call with
+        this key had another one, this call is refused. Needs `key`
     :param if_applied: returned, without running `fn`, when `key` has been applied by an earlier call
     :param deadline: seconds for everything together; by default ``patroni_failover_timeout``. Waiting for a server
         ends then, and no other attempt begins; waiting for a place in a pool ends with ``pool_timeout``
     :param isolation_level: of this transaction, as ``execution_options`` takes it
     :raises ArgumentError: `source`, `key` or `isolation_level` cannot be used
+    :raises KeyReusedError: the key has been applied by work with another fingerprint
     :raises InvalidRequestError: `fn` has ended the transaction by itself
     :raises CommitOutcomeUnknown: the transaction may have been committed
     :raises Exception: whatever `fn` raises, and SQLAlchemy's own error of the last run, with a note of how often it ran
@@ -93,6 +99,7 @@ def run_transaction(
         origin.events,
         exactly_once=exactly_once,
         key=key,
+        fingerprint=fingerprint,
         if_applied=if_applied,
         deadline=deadline,
     )
@@ -104,7 +111,7 @@ def run_transaction(
                     applied = _begin(subject, course, attempt, isolation_level)
                     value = course.applied_value if applied else fn(subject)
                     course.finishing(value)
-                    _commit(subject, attempt)
+                    _commit(subject, course, attempt)
                 finally:
                     attempt.release()
         except Exception as exc:
@@ -123,6 +130,7 @@ async def run_transaction_async(
     *,
     exactly_once: bool = False,
     key: str | None = None,
+    fingerprint: str | bytes | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: str | None = None,
@@ -134,6 +142,7 @@ async def run_transaction_async(
     *,
     exactly_once: bool = False,
     key: str | None = None,
+    fingerprint: str | bytes | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: str | None = None,
@@ -144,6 +153,7 @@ async def run_transaction_async(
     *,
     exactly_once: bool = False,
     key: str | None = None,
+    fingerprint: str | bytes | None = None,
     if_applied: Any = None,
     deadline: float | None = None,
     isolation_level: str | None = None,
@@ -159,6 +169,7 @@ async def run_transaction_async(
         origin.events,
         exactly_once=exactly_once,
         key=key,
+        fingerprint=fingerprint,
         if_applied=if_applied,
         deadline=deadline,
     )
@@ -171,7 +182,7 @@ async def run_transaction_async(
                         applied = await subject.run_sync(_begin, course, attempt, isolation_level)
                         value = course.applied_value if applied else await fn(subject)
                         course.finishing(value)
-                        await subject.run_sync(_commit, attempt)
+                        await subject.run_sync(_commit, course, attempt)
                     finally:
                         attempt.release()
         except Exception as exc:
@@ -201,13 +212,17 @@ def _begin(subject: Connection | Session, course: Course[Any], attempt: Attempt,
     dbapi_connection: Any = connection.connection.dbapi_connection
     if dbapi_connection.autocommit:
         raise ArgumentError("the engine is in isolation level AUTOCOMMIT: give run_transaction() an isolation_level")
-    return course.key is not None and course.marked(insert_marker(connection, course.key, course.patience))
+    if course.key is None:
+        return False
+    return course.marked(insert_marker(connection, course.key, course.patience, course.fingerprint))
 
 
-def _commit(subject: Connection | Session, attempt: Attempt) -> None:
+def _commit(subject: Connection | Session, course: Course[Any], attempt: Attempt) -> None:
     if isinstance(subject, Session):
         subject.flush()
     if attempt.unsure:
         # PostgreSQL answers the COMMIT of a transaction that it has aborted with a mere ROLLBACK. This it refuses.
         subject.execute(text("SELECT 1"))
+    if course.key is not None and course.is_old:
+        renew_marker(subject.connection() if isinstance(subject, Session) else subject, course.key)
     subject.commit()

@@ -67,6 +67,20 @@ def test_the_migration_can_be_taken_back_and_made_where_the_table_is() -> None:
     assert CommitMarker.objects.using("default").count() == 0
 
 
+def test_a_table_without_fingerprints_gets_them_by_migration() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(markers.DROP_FINGERPRINT)
+        cursor.execute(f"INSERT INTO {markers.TABLE} VALUES ('old')")  # noqa: S608 - a constant
+    call_command("migrate", "django_backend", "0001", fake=True, stdout=io.StringIO())
+    call_command("migrate", "django_backend", stdout=io.StringIO())
+    found = CommitMarker.objects.using("default").get(key="old")
+    assert found.fingerprint is None
+    run_atomic(int, key="new", fingerprint="work")
+    assert CommitMarker.objects.using("default").get(key="new").fingerprint == markers.fingerprint_of("work")
+    with pytest.raises(ValueError, match="key"):
+        run_atomic(int, fingerprint="work")
+
+
 def test_the_model_reads_what_transactions_wrote() -> None:
     run_atomic(int, key="job")
     found = CommitMarker.objects.using("default").get()

@@ -24,6 +24,7 @@ import patroni_db
 from django_backend.errors import CommitOutcomeUnknown, NothingCommitted, RolledBack
 from django_backend.transaction import atomic_rerun, run_atomic
 from patroni_db import markers
+from patroni_db.errors import KeyReusedError
 from tests.django.backends import Project, project
 from tests.integration.faults import eventually
 
@@ -587,6 +588,65 @@ def test_work_that_failed_can_be_delivered_again(cluster: LocalCluster, lasting:
         run_atomic(fails, using=ALIAS, key="job")
     run_atomic(lambda: write(lasting, table, "y"), using=ALIAS, key="job")
     assert notes(cluster, table) == Counter(["y"])
+
+
+def test_a_key_that_comes_again_is_logged(
+    lasting: DatabaseWrapper, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "patroni_db.django"):
+        run_atomic(lambda: write(lasting, table, "x"), using=ALIAS, key="job")
+        assert not caplog.messages
+        assert run_atomic(lambda: write(lasting, table, "y"), using=ALIAS, key="job") is None
+    assert [message for message in caplog.messages if "'job'" in message]
+
+
+def test_a_key_that_comes_again_for_other_work_is_refused(
+    cluster: LocalCluster, wrapper: DatabaseWrapper, table: str
+) -> None:
+    @atomic_rerun(using=ALIAS, key=lambda job, _what: job, fingerprint=lambda _job, what: what, if_applied="before")
+    def work(_job: str, what: str) -> str:
+        write(wrapper, table, what)
+        return "done"
+
+    assert [work("a", "10 to bob"), work("a", "10 to bob")] == ["done", "before"]
+    with pytest.raises(KeyReusedError, match="'a'"):
+        work("a", "99 to eve")
+    assert not wrapper.in_atomic_block
+    # Where one of both is not known, nobody can tell.
+    assert run_atomic(str, using=ALIAS, key="a", if_applied="before") == "before"
+    run_atomic(lambda: write(wrapper, table, "without"), using=ALIAS, key="b")
+    assert work("b", "anything") == "before"
+    assert notes(cluster, table) == Counter(["10 to bob", "without"])
+
+
+def test_a_table_without_fingerprints_is_used_as_it_is(
+    cluster: LocalCluster, lasting: DatabaseWrapper, table: str
+) -> None:
+    with admin(cluster) as connection:
+        connection.execute(markers.DROP_FINGERPRINT)
+    run_atomic(lambda: write(lasting, table, "x"), using=ALIAS, key="job")
+    with pytest.raises(ProgrammingError) as raised:
+        run_atomic(int, using=ALIAS, key="job", fingerprint="y")
+    assert "migrate django_backend" in raised.value.__notes__[0]
+    with admin(cluster) as connection:
+        connection.execute(markers.ADD_FINGERPRINT)
+    assert run_atomic(str, using=ALIAS, key="job", fingerprint=b"y", if_applied="before") == "before"
+
+
+@pytest.mark.parametrize("how", [{"key": "job"}, {"exactly_once": True}])
+def test_the_age_of_a_marker_counts_from_the_end_of_its_transaction(
+    cluster: LocalCluster, lasting: DatabaseWrapper, table: str, how: dict[str, Any]
+) -> None:
+    def work() -> None:
+        write(lasting, table, "x")
+        with lasting.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(1.1)")
+
+    run_atomic(work, using=ALIAS, **how)
+    young = f"SELECT count(*) FROM {markers.TABLE} WHERE created_at < now() - interval '1 s'"
+    with admin(cluster) as connection:
+        assert connection.execute(young).fetchone() == (0,)
+    assert keys(cluster)
 
 
 def test_two_at_once_with_one_key(cluster: LocalCluster, lasting: DatabaseWrapper, table: str) -> None:

@@ -20,12 +20,13 @@ import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import create_engine, event, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 import patroni_db
 from patroni_db import PatroniConfig, markers
+from patroni_db.errors import KeyReusedError
 from patroni_db.faults import sqlstate_of
 from sqlalchemy_dialect import CommitOutcomeUnknown, PatroniCreator, run_transaction, run_transaction_async
 from tests.integration.faults import crash, eventually, switchover
@@ -600,6 +601,49 @@ def test_a_key_is_applied_once_by_whoever_comes(cluster: LocalCluster, table: st
     assert transact(client, lambda c: write(c, table, "at last") and "done", key="celery:8") == "done"
     assert notes(cluster, table) == {"once": 1, "at last": 1}
     assert keys(cluster) == {"celery:7": 1, "celery:8": 0}
+
+
+def test_a_key_that_comes_again_for_other_work_is_refused(
+    cluster: LocalCluster, table: str, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(what: str, **options: Any) -> Any:
+        return transact(client, lambda c: write(c, table, what) and "done", key="a", if_applied="before", **options)
+
+    with caplog.at_level("INFO", "patroni_db.sqlalchemy"):
+        assert work("10 to bob", fingerprint="10 to bob") == "done"
+        assert not [message for message in caplog.messages if "key" in message]
+        assert work("10 to bob", fingerprint=b"10 to bob") == "before"
+        assert [message for message in caplog.messages if "the key 'a' has been applied" in message]
+    with pytest.raises(KeyReusedError, match="'a'"):
+        work("99 to eve", fingerprint="99 to eve")
+    assert work("who knows") == "before"
+    with pytest.raises(ArgumentError, match="key"):
+        transact(client, _raise_value_error, fingerprint="of nothing")
+    assert notes(cluster, table) == {"10 to bob": 1}
+
+
+def test_a_table_without_fingerprints_is_used_as_it_is(cluster: LocalCluster, table: str, engine: Engine) -> None:
+    with admin(cluster) as connection:
+        connection.execute(markers.DROP_FINGERPRINT)
+    assert run_transaction(engine, lambda c: write(c, table, "x"), key="job")
+    with pytest.raises(DBAPIError) as raised:
+        run_transaction(engine, lambda _: None, key="job", fingerprint="y")
+    assert "ADD_FINGERPRINT" in raised.value.__notes__[0]
+    with admin(cluster) as connection:
+        connection.execute(markers.ADD_FINGERPRINT)
+
+
+def test_the_age_of_a_marker_counts_from_the_end_of_its_transaction(
+    cluster: LocalCluster, table: str, client: Client
+) -> None:
+    def work(subject: Any) -> Any:
+        write(subject, table, "x")
+        return subject.execute(text("SELECT 'done' FROM pg_sleep(1.1)")).scalar_one()
+
+    assert transact(client, work, key="job") == "done"
+    with admin(cluster) as connection:
+        young = f"SELECT count(*) FROM {markers.TABLE} WHERE created_at > now() - interval '1 s'"
+        assert connection.execute(young).fetchone() == (1,)
 
 
 def _raise_value_error(_subject: Any) -> None:

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from patroni_db import markers
+from patroni_db.errors import KeyReusedError
 
 
 def test_keys_are_different_and_in_the_order_of_time() -> None:
@@ -30,6 +31,23 @@ def test_a_key_that_cannot_be_stored_is_refused(key: str) -> None:
 
 def test_a_callers_key_is_taken_as_it_is() -> None:
     assert markers.check_key("celery:3f2a-été") == "celery:3f2a-été"
+
+
+def test_the_same_work_has_the_same_fingerprint() -> None:
+    assert markers.fingerprint_of("été") == markers.fingerprint_of("été".encode())
+    assert markers.fingerprint_of("a") != markers.fingerprint_of("b")
+    assert len(markers.fingerprint_of("\ud800") or "") == markers.FINGERPRINT_LENGTH
+    assert markers.fingerprint_of(None) is None
+
+
+@pytest.mark.parametrize(("given", "stored"), [(None, None), ("a", None), (None, "a"), ("a", "a")])
+def test_work_that_may_be_the_same_is_not_refused(given: str | None, stored: str | None) -> None:
+    markers.check_fingerprint("key", given, stored)
+
+
+def test_other_work_is_refused() -> None:
+    with pytest.raises(KeyReusedError, match=r"key\\n"):
+        markers.check_fingerprint("key\n", "a", "b")
 
 
 @pytest.mark.parametrize(
