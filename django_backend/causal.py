@@ -137,7 +137,13 @@ def capture_written(work: Work) -> None:
                 with time_limit(_LONGEST):
                     _captured({alias: wrapper})
             except Error as exc:
-                logger.warning("no causal token for what was written to %r: %s", alias, exc)
+                logger.warning(
+                    "this user's next requests may not see yet what this one wrote to %r, where a replica answers that "
+                    "is behind: no causal token could be had for it within %.3g s: %s",
+                    alias,
+                    _LONGEST,
+                    exc,
+                )
 
 
 def known_tokens() -> Mapping[str, CausalToken]:

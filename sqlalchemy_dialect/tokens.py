@@ -68,7 +68,11 @@ def token_after_commit(connection: Connection) -> CausalToken | None:
             token: CausalToken = _on_driver(connection, capture, capture_async)
         except _errors(connection) as exc:
             if connects:
-                logger.warning("no causal token for a transaction that was committed: %s", str(exc))
+                logger.warning(
+                    "other sessions and later requests may not see yet what was committed, where a replica answers that "
+                    "is behind: no causal token could be had for it: %s",
+                    str(exc),
+                )
             if not connection.invalidated:
                 connection.invalidate(exc)  # has it connect anew
         else:

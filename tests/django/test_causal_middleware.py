@@ -157,6 +157,21 @@ def test_who_writes_reads_it_and_gets_a_token_to_show_next_time(site: Any) -> No
     assert (cookie["secure"], cookie["samesite"]) == (True, "Strict")
 
 
+def test_without_a_token_the_log_says_what_the_user_will_notice(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(_wrapper: object) -> None:
+        raise OperationalError("couldn't get a connection after 1.00 sec")
+
+    monkeypatch.setattr("django_backend.mixin.PatroniMixin.capture_token", gone)
+    response = Client().post("/write/")
+    assert response.status_code == 200
+    assert HEADER not in response.headers
+    (message,) = (record.message for record in caplog.records if record.levelno == logging.WARNING)
+    assert "next requests may not see yet what this one wrote to 'default'" in message
+    assert "couldn't get a connection" in message
+
+
 def test_views_on_an_event_loop(site: Any) -> None:
     async def ask() -> list[Any]:
         client = AsyncClient()
