@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -29,7 +29,7 @@ logger = logging.getLogger("patroni_db.django")
 _GRACE: Final = 1.0
 
 
-C = TypeVar("C", bound="PooledConnection")
+C = TypeVar("C")
 
 
 class Source:
@@ -52,37 +52,39 @@ class Source:
             self.failure = exc
             raise
         self.failure = None
-        connection.stamp = stamp
+        connection.stamp = stamp  # type: ignore[attr-defined]  # as psycopg's pool sets attributes of its own
         return connection
 
 
-class PooledConnection(psycopg.Connection[Any]):
-    """A connection that knows where it leads."""
+class _Routed:
+    """A mixin for connection classes, whose ``connect`` finds its server.
 
-    stamp: Stamp
+    What it returns is what the class's own ``connect`` returns: with a monitoring agent, a proxy. Only that it has a
+    `stamp` is sure.
+    """
 
     @classmethod
-    def connect(cls, conninfo: str = "", *, source: Source, **kwargs: Any) -> Self:  # type: ignore[override]  # one more
+    def connect(cls, conninfo: str = "", *, source: Source, **kwargs: Any) -> Any:
         """Return a connection to a server that `source` finds."""
-        make = super().connect
+        make: Callable[..., Any] = super().connect  # type: ignore[misc]  # psycopg's
 
         def connect(attempt: Attempt) -> Any:
             return make(conninfo, **attempt_params(kwargs, attempt))
 
-        connection: Self = source.acquire(connect)
-        return connection
+        return source.acquire(connect)
 
-    def why_unusable(self, source: Source) -> str | None:
-        """Return why this connection must not be handed out again; None when it may. No round trip."""
-        snapshot = source.discovery.snapshot
-        why = why_unusable(driver_of(self), self, self.stamp, source.config, snapshot)
-        if why is None and snapshot is not None and self.stamp.generation != snapshot.generation:
-            self.stamp = self.stamp.renewed(snapshot.generation)
-        return why
 
-    def gives_up(self, source: Source) -> bool:
-        """Return whether the connection is to be replaced because its server has more than its share of them."""
-        return source.discovery.gives_up(self.stamp, source.config)
+class PooledConnection(_Routed, psycopg.Connection[Any]):  # type: ignore[misc]  # connect has one parameter more
+    """A connection that knows where it leads."""
+
+    stamp: Stamp
+
+
+def _routed_class(base: type[psycopg.Connection[Any]] | None) -> type[PooledConnection]:
+    """Return the class of a pool's connections, derived from what ``OPTIONS["pool"]`` asks for."""
+    if base is None:
+        return PooledConnection
+    return type(base.__name__, (_Routed, base), {"__module__": base.__module__})
 
 
 class PatroniPool(ConnectionPool[PooledConnection]):
@@ -94,15 +96,22 @@ class PatroniPool(ConnectionPool[PooledConnection]):
 
     :param source: where connections come from
     :param params: the driver's parameters, without a server
+    :param connection_class: the class of the connections; they are of a subclass of it
     :param options: ``OPTIONS["pool"]`` and what Django adds; `timeout` is by default the source's
         ``patroni_failover_timeout`` and a second
     """
 
-    def __init__(self, source: Source, params: dict[str, Any], **options: Any) -> None:
+    def __init__(
+        self,
+        source: Source,
+        params: dict[str, Any],
+        connection_class: type[psycopg.Connection[Any]] | None = None,
+        **options: Any,
+    ) -> None:
         self._source = source
         options.setdefault("timeout", source.config.failover_timeout + _GRACE)
         kwargs = {**params, "source": source}
-        super().__init__(connection_class=PooledConnection, kwargs=kwargs, open=False, **options)
+        super().__init__(connection_class=_routed_class(connection_class), kwargs=kwargs, open=False, **options)
 
     def getconn(self, timeout: float | None = None) -> PooledConnection:
         """Return a connection that passed the three checks.
@@ -120,8 +129,8 @@ class PatroniPool(ConnectionPool[PooledConnection]):
                 if failure is None:
                     raise
                 raise PoolTimeout(f"{exc}: {failure}") from failure
-            why = connection.why_unusable(self._source)
-            if why is None and may_give_up and connection.gives_up(self._source):
+            why = self._why_unusable(connection)
+            if why is None and may_give_up and self._source.discovery.gives_up(connection.stamp, self._source.config):
                 may_give_up = False  # the next one is the connection to use, whatever it leads to
                 why = "its server has more than its share"
             if why is None:
@@ -129,3 +138,11 @@ class PatroniPool(ConnectionPool[PooledConnection]):
             logger.info("pooled connection to %s is replaced: %s", connection.stamp.address, why)
             connection.close()
             self.putconn(connection)
+
+    def _why_unusable(self, connection: PooledConnection) -> str | None:
+        """Return why `connection` must not be handed out; None when it may. No round trip."""
+        snapshot = self._source.discovery.snapshot
+        why = why_unusable(driver_of(connection), connection, connection.stamp, self._source.config, snapshot)
+        if why is None and snapshot is not None and connection.stamp.generation != snapshot.generation:
+            connection.stamp = connection.stamp.renewed(snapshot.generation)
+        return why

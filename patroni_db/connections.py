@@ -32,6 +32,9 @@ __all__ = [
     "why_unusable",
 ]
 
+# libpq's status of a session that is closed or broken.
+_CONNECTION_BAD: Final = 1
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stamp:
@@ -71,6 +74,15 @@ class Driver(Protocol):
         What arrived stays where the driver keeps it: notifications, notices, changed parameters.
         """
 
+    def session(self, connection: Any) -> Any:
+        """Return what lives exactly as long as the session, to be referred to weakly.
+
+        That is no proxy: a monitoring agent's proxy around a connection may be gone while the connection is in use.
+        """
+
+    def is_over(self, session: Any) -> bool:
+        """Return whether a :meth:`session` is closed or broken."""
+
 
 class _Psycopg:
     """psycopg 3, sync and async."""
@@ -109,6 +121,12 @@ class _Psycopg:
             connection.remove_notice_handler(heard)
         return heard.last or bool(connection.closed)
 
+    def session(self, connection: Any) -> Any:
+        return connection.pgconn
+
+    def is_over(self, session: Any) -> bool:
+        return session.status == _CONNECTION_BAD  # type: ignore[no-any-return]  # an int, as documented for PGconn
+
 
 class _Psycopg2:
     def is_closed(self, connection: Any) -> bool:
@@ -141,6 +159,12 @@ class _Psycopg2:
             return True  # nothing can be read from it
         return bool(connection.closed)
 
+    def session(self, connection: Any) -> Any:
+        return _unwrapped(connection)
+
+    def is_over(self, session: Any) -> bool:
+        return self.is_closed(session)
+
 
 class _Asyncpg:
     def is_closed(self, connection: Any) -> bool:
@@ -157,6 +181,19 @@ class _Asyncpg:
 
     def consume(self, connection: Any) -> bool:
         return self.is_closed(connection)  # its loop reads
+
+    def session(self, connection: Any) -> Any:
+        return _unwrapped(connection)
+
+    def is_over(self, session: Any) -> bool:
+        return self.is_closed(session)
+
+
+def _unwrapped(connection: Any) -> Any:
+    """Return what is inside of transparent proxies, which show it as ``__wrapped__``."""
+    while (inner := getattr(connection, "__wrapped__", None)) is not None:
+        connection = inner
+    return connection
 
 
 # So many reads at most, where notifications never cease to come.
@@ -188,22 +225,26 @@ def _last_of(kept: Any) -> object:
         return None
 
 
-_DRIVERS: Final[dict[str, Driver]] = {"psycopg": _Psycopg(), "psycopg2": _Psycopg2(), "asyncpg": _Asyncpg()}
+# By a public attribute of its connections that no other driver's have.
+_DRIVERS: Final[dict[str, Driver]] = {
+    "pgconn": _Psycopg(),
+    "get_parameter_status": _Psycopg2(),
+    "get_settings": _Asyncpg(),
+}
 
 
 def driver_of(connection: object) -> Driver:
-    """Return how to look at `connection`, a connection object of psycopg, psycopg2 or asyncpg.
+    """Return how to look at `connection`, which behaves as a connection of psycopg, psycopg2 or asyncpg.
 
-    Subclasses are recognised by their bases; no driver is imported for it.
+    Its class does not matter, as it does not for Django and SQLAlchemy: monitoring agents hand out proxies.
 
     :raises TypeError: for a connection of another driver
     """
-    for cls in type(connection).__mro__:
-        driver = _DRIVERS.get(cls.__module__.partition(".")[0])
-        if driver is not None:
+    for attribute, driver in _DRIVERS.items():
+        if hasattr(connection, attribute):
             return driver
-    problem = f"connections of {type(connection).__module__} are not supported; known drivers: {', '.join(_DRIVERS)}"
-    raise TypeError(problem)
+    what = f"{type(connection).__module__}.{type(connection).__qualname__}"
+    raise TypeError(f"{what} is not supported: it is no connection of psycopg, psycopg2 or asyncpg")
 
 
 def is_lost(connection: object) -> bool:

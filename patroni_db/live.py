@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from patroni_db.config import PatroniConfig
-    from patroni_db.connections import Stamp
+    from patroni_db.connections import Driver, Stamp
     from patroni_db.snapshot import Snapshot
     from patroni_db.topology import Address
 
@@ -40,11 +40,25 @@ _TCP_INFO: Final = struct.Struct("44x I 4x I")
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Live:
+    """One of them.
+
+    :param session: returns what lives as long as the session; None once that is collected
+    :param socket: our duplicate; None where the driver shows no socket
+    :param end: ends the session, from any thread
+    """
+
     stamp: Stamp
     config: PatroniConfig
-    connection: weakref.ref[Any]
+    driver: Driver
+    session: Callable[[], Any]
     socket: socket.socket | None
     end: Callable[[], None]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody may still use it."""
+        session = self.session()
+        return session is not None and not self.driver.is_over(session)
 
     def release(self) -> None:
         """Let go of the duplicate."""
@@ -64,11 +78,15 @@ class LiveConnections:
         return len(self._live)
 
     def add(self, connection: Any, stamp: Stamp, config: PatroniConfig) -> None:
-        """Keep an eye on `connection`; held weakly."""
-        live = _Live(stamp, config, weakref.ref(connection), *_handle(connection))
+        """Keep an eye on `connection`, for as long as its session lives; held weakly."""
+        driver = driver_of(connection)
+        session = driver.session(connection)
+        held = _held(session)
+        live = _Live(stamp, config, driver, held, *_handle(driver, connection, held))
         with self._lock:
             self._live.add(live)
-        weakref.finalize(connection, self._forget, live).atexit = False
+        if isinstance(held, weakref.ref):
+            weakref.finalize(session, self._forget, live).atexit = False
 
     def loads(self, config: PatroniConfig) -> collections.Counter[str]:
         """Return how many connections are open to each member for the same purpose: target, restrictions.
@@ -122,11 +140,10 @@ class LiveConnections:
             all_of_them = list(self._live)
         found = []
         for live in all_of_them:
-            connection = live.connection()
-            if connection is None or driver_of(connection).is_closed(connection):
-                self._forget(live)
-            else:
+            if live.is_open:
                 found.append(live)
+            else:
+                self._forget(live)
         return found
 
     @staticmethod
@@ -163,17 +180,29 @@ def must_end(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
     return stamp.member is not None and snapshot.topology.member(stamp.member) is None
 
 
-def _handle(connection: Any) -> tuple[socket.socket | None, Callable[[], None]]:
+def _held(session: Any) -> Callable[[], Any]:
+    """Return a weak reference, or what stands for one with a proxy that has none and hides what is inside of it.
+
+    Such a session is held until it is closed.
+    """
+    try:
+        return weakref.ref(session)
+    except TypeError:
+        return lambda: session
+
+
+def _handle(
+    driver: Driver, connection: Any, session: Callable[[], Any]
+) -> tuple[socket.socket | None, Callable[[], None]]:
     """Return a duplicate of its socket where the driver shows that, and how to end `connection` from any thread."""
-    fileno = driver_of(connection).fileno(connection)
+    fileno = driver.fileno(connection)
     if fileno is None:  # asyncpg, whose loop must do it
         import asyncio  # noqa: PLC0415 - only with asyncpg, which has loaded it
 
         loop = asyncio.get_running_loop()
-        ref = weakref.ref(connection)
 
         def terminate() -> None:
-            target = ref()
+            target = session()
             if target is not None:
                 with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
                     loop.call_soon_threadsafe(target.terminate)

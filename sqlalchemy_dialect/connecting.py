@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import functools
+import importlib
+import pkgutil
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from patroni_db.libpq import attempt_params, with_defaults
-from sqlalchemy_dialect.watched import watched_class
+from sqlalchemy_dialect.watched import watched_class, watches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -46,39 +50,44 @@ def attempt_arguments(driver: str, params: Mapping[str, Any], attempt: Attempt) 
     return _ARGUMENTS[driver](params, attempt)
 
 
-def connect_of(driver: str) -> Callable[..., Any]:
-    """Return the function with which the synchronous `driver` connects; its connections are watched."""
-    if driver == "psycopg2":
-        return _psycopg2_connect
-    import psycopg  # noqa: PLC0415 - as below
+def connect_of(dbapi: Any) -> Callable[..., Any]:
+    """Return the function with which connections are made for a synchronous dialect.
 
-    connect: Callable[..., Any] = watched_class(psycopg.Connection).connect  # type: ignore[attr-defined]  # psycopg's
+    :param dbapi: the dialect's DB-API module: the driver, or what the application gave in its place
+    """
+    return _watching(dbapi.connect)
+
+
+def async_connect_of(dbapi: Any, driver: str) -> Callable[..., Awaitable[Any]]:
+    """Return the coroutine function with which connections are made for an asynchronous dialect.
+
+    :param dbapi: the dialect's DB-API module, which adapts the driver's
+    :param driver: the dialect's ``driver``
+    """
+    module = getattr(dbapi, driver, None) or importlib.import_module(driver)
+    return _watching(module.connect if driver == "asyncpg" else module.AsyncConnection.connect)
+
+
+def _watching(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what makes the same connections as a driver's own `connect`, only watched; any other `connect` as it is.
+
+    What a monitoring agent or the application has put in the place of the driver's own is what is called.
+    """
+    if type(connect) is MethodType and watches(connect.__self__):  # psycopg's, of a connection class
+        return MethodType(connect.__func__, watched_class(cast("type", connect.__self__)))
+    if type(connect) is FunctionType and connect.__globals__.get("__name__") in _FACTORIES:
+        return functools.partial(_with_factory, connect, *_FACTORIES[connect.__globals__["__name__"]])
     return connect
 
 
-def async_connect_of(driver: str) -> Callable[..., Awaitable[Any]]:
-    """Return the coroutine function with which `driver` connects; its connections are watched."""
-    if driver == "asyncpg":
-        return _asyncpg_connect
-    import psycopg  # noqa: PLC0415 - one driver is installed, not necessarily all
-
-    connect: Callable[..., Awaitable[Any]]
-    connect = watched_class(psycopg.AsyncConnection).connect  # type: ignore[attr-defined]  # psycopg's
-    return connect
+def _with_factory(connect: Callable[..., Any], keyword: str, base: str, *cargs: Any, **cparams: Any) -> Any:
+    """Connect with a function that takes the connection's class under `keyword`; `base` is that by default."""
+    factory = cparams.pop(keyword, None) or pkgutil.resolve_name(base)
+    return connect(*cargs, **{keyword: watched_class(factory) if watches(factory) else factory}, **cparams)
 
 
-def _psycopg2_connect(*cargs: Any, connection_factory: Any = None, **cparams: Any) -> Any:
-    import psycopg2.extensions  # noqa: PLC0415 - as above
-
-    factory = connection_factory or psycopg2.extensions.connection
-    if isinstance(factory, type):
-        factory = watched_class(factory)
-    return psycopg2.connect(*cargs, connection_factory=factory, **cparams)
-
-
-async def _asyncpg_connect(*cargs: Any, connection_class: Any = None, **cparams: Any) -> Any:
-    import asyncpg  # noqa: PLC0415 - as above
-
-    return await asyncpg.connect(
-        *cargs, connection_class=watched_class(connection_class or asyncpg.Connection), **cparams
-    )
+# Where a driver's own function stands, the name under which it takes a connection class, and that by default.
+_FACTORIES: Final = {
+    "psycopg2": ("connection_factory", "psycopg2.extensions:connection"),
+    "asyncpg.connection": ("connection_class", "asyncpg:Connection"),
+}

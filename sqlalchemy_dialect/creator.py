@@ -36,8 +36,8 @@ class PatroniCreator:
     :param config: where to ask Patroni, and what the connections are for
     :param connect: makes a connection from keyword arguments; by default the driver's own ``connect``. It gets
         `params` with ``host``, ``port`` and timeouts. Connections of your own class cost a listener for ``commit``
-    :param module: the driver: ``psycopg`` (default) or ``psycopg2``; its ``OperationalError`` tells that no server
-        was found in time
+    :param module: the driver: ``psycopg`` (default), ``psycopg2`` or what stands in for one; its ``OperationalError``
+        tells that no server was found in time
     :param params: libpq's connection parameters, except those that name a server
     :raises ArgumentError: `config` is none, or `params` name a server
     """
@@ -54,9 +54,8 @@ class PatroniCreator:
             raise ArgumentError(f"PatroniCreator takes a PatroniConfig, not {type(config).__name__}")
         refuse_addressing(params, "PatroniCreator's parameters")
         self._events = PatroniEvents(config)
-        self._driver = module.__name__
-        self._error = module.OperationalError
-        self._connect = connect or connect_of(module.__name__)
+        self._module = module
+        self._connect = connect
         self._params = params
 
     def __repr__(self) -> str:
@@ -73,7 +72,7 @@ class PatroniCreator:
         :param connection_record: where the pool keeps the connection
         :raises OperationalError: the driver's; no eligible server was reached in time
         """
-        return self._events.connect(self._attempt, connection_record, self._error)
+        return self._events.connect(self._attempt, connection_record, self._module.OperationalError)
 
     def attach(self, engine: Engine) -> Engine:
         """Have the connections of `engine` checked when its pool hands them out again, and errors reported.
@@ -86,4 +85,6 @@ class PatroniCreator:
         return engine
 
     def _attempt(self, attempt: Attempt) -> Any:
-        return self._connect(**attempt_arguments(self._driver, self._params, attempt))
+        # Looked up now: an agent may have come after the creator was made.
+        connect = self._connect or connect_of(self._module)
+        return connect(**attempt_arguments("psycopg", self._params, attempt))

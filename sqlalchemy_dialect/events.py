@@ -133,7 +133,7 @@ class PatroniEvents:
         refuse_addressing(cparams, "connect_args")
         error = dialect.loaded_dbapi.OperationalError
         if dialect.is_async:
-            given = cparams.get(ASYNC_CREATOR) or async_connect_of(dialect.driver)
+            given = cparams.get(ASYNC_CREATOR) or async_connect_of(dialect.loaded_dbapi, dialect.driver)
             # Before SQLAlchemy 2.0.48 all connections share one dict of parameters: ours may be in it already.
             connect_async = given.connect_async if isinstance(given, _AsyncCreator) else given
             cparams[ASYNC_CREATOR] = _AsyncCreator(self, dialect.driver, record, connect_async, error)
@@ -146,7 +146,7 @@ class PatroniEvents:
                 return given
 
         own = getattr(type(dialect), "connect", None) is not DefaultDialect.connect
-        make: Callable[..., DBAPIConnection] = dialect.connect if own else connect_of(dialect.driver)
+        make: Callable[..., DBAPIConnection] = dialect.connect if own else connect_of(dialect.loaded_dbapi)
 
         def connect(attempt: Attempt) -> DBAPIConnection:
             return make(*cargs, **attempt_arguments(dialect.driver, cparams, attempt))

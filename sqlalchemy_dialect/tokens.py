@@ -69,8 +69,8 @@ def token_after_commit(connection: Connection) -> CausalToken | None:
         except _errors(connection) as exc:
             if connects:
                 logger.warning(
-                    "other sessions and later requests may not see yet what was committed, where a replica answers that "
-                    "is behind: no causal token could be had for it: %s",
+                    "other sessions and later requests may not see yet what was committed, where a replica answers "
+                    "that is behind: no causal token could be had for it: %s",
                     str(exc),
                 )
             if not connection.invalidated:

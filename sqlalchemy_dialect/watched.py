@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from patroni_db.selection import Target
     from sqlalchemy_dialect.attempt import Attempt
 
-__all__ = ["Watched", "let_the_loop_read", "watched_class"]
+__all__ = ["Watched", "let_the_loop_read", "watched_class", "watches"]
 
 # asyncio hands a server's farewell to asyncpg one loop iteration after it was polled, and its end of file another
 # one later: measured, four iterations tell (three with uvloop). Each costs about 6 µs on an idle loop.
@@ -71,6 +71,11 @@ class Watched:
             self.attempt.sent = True
 
 
+def watches(base: object) -> bool:
+    """Return whether `base` is a class that :func:`watched_class` takes."""
+    return isinstance(base, type) and _mixin(base) is not None
+
+
 def watched_class(base: type) -> type:
     """Return a subclass of `base`, a driver's connection class or an application's own, that looks.
 
@@ -78,7 +83,7 @@ def watched_class(base: type) -> type:
     """
     known = _classes.get(base)
     if known is None:
-        mixin = next((_mixin(cls) for cls in base.__mro__ if _mixin(cls) is not None), None)
+        mixin = _mixin(base)
         if mixin is None:
             problem = f"{base} is not a connection class of psycopg, psycopg2 or asyncpg"
             raise TypeError(problem)
@@ -86,8 +91,9 @@ def watched_class(base: type) -> type:
     return known
 
 
-def _mixin(cls: type) -> type[Watched] | None:
-    return _MIXINS.get((cls.__module__.partition(".")[0], cls.__name__))
+def _mixin(base: type) -> type[Watched] | None:
+    mixins = (_MIXINS.get((cls.__module__.partition(".")[0], cls.__name__)) for cls in base.__mro__)
+    return next((mixin for mixin in mixins if mixin is not None), None)
 
 
 class _Synchronous(Watched):

@@ -47,7 +47,7 @@ def test_it_is_a_postgresql_backend() -> None:
         ({"OPTIONS": {"hostaddr": "10.0.0.1"}}, "hostaddr"),
         ({"OPTIONS": {"pool": True}, "CONN_MAX_AGE": 1}, "persistent"),
         ({"OPTIONS": {"pool": {"no_such_option": 1}}}, "no_such_option"),
-        ({"OPTIONS": {"pool": {"connection_class": psycopg.Connection}}}, "connection_class"),
+        ({"OPTIONS": {"pool": {"kwargs": {}}}}, "kwargs"),
     ],
 )
 def test_a_wrong_setting_is_an_error_before_any_connection(changes: dict[str, Any], told: str) -> None:

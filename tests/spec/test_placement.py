@@ -33,13 +33,18 @@ class Silent:
     def consume(self, _: Any) -> bool:
         return False
 
+    def session(self, connection: Any) -> Any:
+        return connection
+
+    def is_over(self, _: Any) -> bool:
+        return False
+
 
 class Connection:
     """What live connections are counted by."""
 
-    __module__ = "psycopg"
-
     closed = False
+    status = 0
 
     def __init__(self) -> None:
         self._ends = socket.socketpair()
