@@ -12,7 +12,7 @@ import ipaddress
 import re
 from typing import Final, Self
 
-__all__ = ["Address", "ApiUrl", "parse_host", "parse_host_pattern"]
+__all__ = ["Address", "ApiUrl", "parse_host", "parse_host_pattern", "parse_hosts"]
 
 _MAX_PORT: Final = 65535
 _MAX_NAME: Final = 253
@@ -50,6 +50,14 @@ def parse_host(text: str) -> str:
         return str(ipaddress.IPv4Address(name))
     except ValueError:
         raise ValueError("neither a host name nor an address") from None
+
+
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """Return the one spelling of each host of a list with commas, as libpq takes it: nearly always there is one.
+
+    :raises ValueError: one of them is no host; the message does not repeat the text
+    """
+    return tuple(parse_host(host.strip()) for host in text.split(","))
 
 
 def parse_host_pattern(text: str) -> str:
@@ -92,7 +100,7 @@ class Address:
 
     def __post_init__(self) -> None:
         """Check, and spell the host in the one way that :func:`parse_host` knows."""
-        object.__setattr__(self, "host", ",".join(map(parse_host, map(str.strip, self.host.split(",")))))
+        object.__setattr__(self, "host", ",".join(parse_hosts(self.host)))
         if not 0 < self.port <= _MAX_PORT:
             raise ValueError("not a port")
 

@@ -147,8 +147,8 @@ class PatroniClient:
 
     def _get(self, url: str, accept: tuple[int, ...]) -> tuple[int, bytes]:
         deadline = self._clock() + self._timeout
-        login = self._login if self._login and self._book.may_have_password(url) else None
         try:
+            login = self._login if self._login and self._book.may_have_password(url) else None
             with self._session.get(
                 url, auth=login, timeout=self._timeout, allow_redirects=False, stream=True
             ) as response:

@@ -12,7 +12,7 @@ import logging
 import re
 from typing import Any, Final
 
-__all__ = ["LOGGERS", "plain", "quoted"]
+__all__ = ["LOGGERS", "plain", "quoted", "without_passwords"]
 
 #: The names of the loggers that the library writes to.
 LOGGERS: Final = (
@@ -27,6 +27,7 @@ LOGGERS: Final = (
 _MAY_HOLD_SECRET: Final = re.compile(
     "[@\uff20\ufe6b?#&\\r\\n]|%40|pass|pwd|secret|token|BEGIN|:(?!//|[0-9]{0,5}(?:[/,=\\]']|$))", re.IGNORECASE
 )
+_WITH_PASSWORD: Final = re.compile("\\S*(?:[@\uff20\ufe6b]|%40|://[^\\s/]*:(?![0-9]))\\S*", re.IGNORECASE)
 _MAX_QUOTED: Final = 200
 _MAX_LOGGED: Final = 4000
 _HIDDEN: Final = "'***'"
@@ -48,6 +49,11 @@ def quoted(value: object) -> str:
     """Return the value of a setting for an error message, or ``'***'`` where it may hold a password."""
     text = repr(value)
     return _HIDDEN if len(text) > _MAX_QUOTED or _MAY_HOLD_SECRET.search(text) else text
+
+
+def without_passwords(message: str) -> str:
+    """Return a message without the words in it that may be a URL with a password."""
+    return _WITH_PASSWORD.sub("***", message)
 
 
 class _EscapingFilter(logging.Filter):

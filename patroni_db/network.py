@@ -6,7 +6,7 @@ import dataclasses
 import ipaddress
 from typing import TYPE_CHECKING, Self
 
-from patroni_db.addresses import Address, ApiUrl
+from patroni_db.addresses import Address, ApiUrl, parse_hosts
 
 if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
@@ -46,7 +46,7 @@ class AddressBook:
     def address_of(self, member: Member) -> Address | None:
         """Return where to connect to `member`'s PostgreSQL; None when it advertises nothing, or nothing allowed."""
         advertised = member.address
-        if advertised is None or not all(map(self.allows, advertised.hosts)):
+        if advertised is None or not self.allows(advertised.host):
             return None
         reachable = self._mapped(advertised)
         if reachable is not None:
@@ -72,12 +72,17 @@ class AddressBook:
         return tuple(url for url in urls if url)
 
     def allows(self, host: str) -> bool:
-        """Return whether an advertised `host` may be connected to. Names are compared as text, not resolved.
+        """Return whether an advertised `host` may be connected to, or each of several with commas between them.
 
-        :param host: as :func:`~patroni_db.addresses.parse_host` spells it
+        Names are compared as text, not resolved.
         """
-        if not self.allowed_hosts:
-            return True
+        try:
+            hosts = parse_hosts(host)
+        except ValueError:
+            return False
+        return not self.allowed_hosts or all(map(self._is_allowed, hosts))
+
+    def _is_allowed(self, host: str) -> bool:
         name = host.removesuffix(".")
         return any(_matches(name, allowed) for allowed in self.allowed_hosts)
 
@@ -104,7 +109,7 @@ class AddressBook:
 
     def _admitted(self, member: Member) -> Member:
         address, api_url, refused = member.address, member.api_url, list(member.refused)
-        if address is not None and not all(map(self.allows, address.hosts)):
+        if address is not None and not self.allows(address.host):
             refused.append(f"the address {address}: patroni_allowed_hosts does not name it")
             address = None
         if api_url is not None and not self.allows(ApiUrl.parse(api_url).host):

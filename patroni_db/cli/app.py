@@ -13,6 +13,7 @@ import click
 from patroni_db import __version__
 from patroni_db.cli.exits import EPILOG, DiscoveryFailure, ExitCode, Failure, SettingFailure
 from patroni_db.errors import ConfigError, DiscoveryError, PatroniError
+from patroni_db.escaping import plain, without_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,13 +111,23 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort:
         return ExitCode.INTERRUPTED
     except click.ClickException as exc:
-        exc.show()
+        _show(exc)
         return exc.exit_code
     except PatroniError as exc:
         failure = _failure(exc)
         failure.show()
         return failure.exit_code
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _show(error: click.ClickException) -> None:
+    """Print an error. click repeats what it does not understand, which may be a URL in the wrong place."""
+    if isinstance(error, Failure):  # our own
+        error.show()
+        return
+    told = io.StringIO()
+    error.show(told)
+    click.echo("\n".join(plain(without_passwords(line)) for line in told.getvalue().rstrip().split("\n")), err=True)
 
 
 def _failure(error: PatroniError) -> Failure:

@@ -79,6 +79,8 @@ def _judge_primary(view: View) -> Verdict:
         if leader is None:
             return Verdict(met=False, members=(), text="nobody leads")
         what = "leads a standby cluster" if leader.is_standby_leader else "leads, but has no address"
+        if leader.is_leader and leader.refused:
+            what = "leads, but its address is refused"
         return Verdict(met=False, members=(), text=f"{leader.name} {what}")
     doubt = view.doubt(primary)
     if doubt:

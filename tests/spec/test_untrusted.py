@@ -18,6 +18,8 @@ from patroni_db.client import PatroniClient
 from patroni_db.config import PatroniConfig
 from patroni_db.discovery import Discovery
 from patroni_db.errors import DiscoveryError, NoPrimaryError
+from patroni_db.etcd_client import EtcdClient, EtcdError
+from patroni_db.push import Stop
 from tests.spec.replay import wait_for_flights
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class Api:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_POST = do_GET  # noqa: N815 - as http.server calls it
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -180,6 +184,15 @@ def test_a_member_that_wants_a_password_it_does_not_get_says_so(api: Callable[[A
     with client, pytest.raises(DiscoveryError, match="patroni_password_for"):
         client.cluster(server.url)
     assert passwords(server) == {False}
+
+
+def test_etcds_password_goes_to_no_other_place(api: Callable[[Any], Api]) -> None:
+    trap, etcd = api(None), api(None)
+    etcd.reply = lambda path: (307, {"Location": f"{trap.url}{path}"}, b"")
+    config = PatroniConfig(urls="http://pg1:8008", etcd=etcd.url, etcd_user="app", etcd_password="hush")
+    with pytest.raises(EtcdError, match="307"):
+        EtcdClient(config, Stop()).token(etcd.url)
+    assert not trap.requests
 
 
 # -- Text -----------------------------------------------------------------------------------------------------

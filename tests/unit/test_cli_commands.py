@@ -253,6 +253,22 @@ def test_credentials_in_a_mistyped_url_are_not_shown(
     assert "S3C" not in stderr_of(capsys)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["http://app:hush@pg1:8008"],
+        ["status", "http://app:hush@pg1:8008"],
+        ["status", "http://app:hush"],
+        ["wait", "--for", "http://app:hush@pg1"],
+        ["dsn", "--format=http://app:hush@pg1"],
+        ["status", "--ulr=http://app:hush@pg1:8008"],
+    ],
+)
+def test_a_url_in_the_wrong_place_shows_no_password(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "hush" not in stderr_of(capsys)
+
+
 @pytest.mark.parametrize("command", ["wait", "watch"])
 def test_what_can_never_be_ends_at_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with one_answer(b"HTTP/1.0 404 Not Found\r\n\r\n") as url:

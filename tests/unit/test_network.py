@@ -134,6 +134,7 @@ def parsed(**changes: object) -> Member:
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_a_host_that_is_not_allowed_is_never_connected_to(host: str) -> None:
     guarded = book(allowed_hosts=GUARDED)
+    assert not guarded.allows(host)
     assert guarded.address_of(parsed(host=host)) is None
     for url in (f"http://{host}:8008/patroni", f"http://{host}/patroni", f"http://{host}", f"http://[{host}]:8008"):
         assert guarded.api_url(parsed(api_url=url)) is None
