@@ -17,6 +17,7 @@ import urllib3
 
 from patroni_db.deadline import DeadlineAdapter
 from patroni_db.errors import DiscoveryError
+from patroni_db.escaping import plain_cause
 from patroni_db.lineage import LineageError, parse_history
 from patroni_db.network import AddressBook
 from patroni_db.topology import PayloadError, Topology, parse_cluster
@@ -162,13 +163,13 @@ class PatroniClient:
                     raise DiscoveryError(url, reason, transient=status >= _SERVER_ERROR)
                 return status, self._read(response, url, deadline)
         except requests.RequestException as exc:
-            raise _failure(url, exc, self._timeout) from exc
+            raise _failure(url, exc, self._timeout) from plain_cause(exc)
         except urllib3.exceptions.TimeoutError as exc:
             raise DiscoveryError(url, f"no complete answer within {self._timeout:g} s", transient=True) from exc
         except (urllib3.exceptions.HTTPError, ValueError, OSError) as exc:
             # Below requests: the body broke off; a host is no valid name; a key file cannot be read.
             mends = not isinstance(exc, ValueError)  # a host's name stays wrong
-            raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=mends) from exc
+            raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=mends) from plain_cause(exc)
 
     def _read(self, response: requests.Response, url: str, deadline: float) -> bytes:
         """Read the body within the deadline: the timeout of requests is per read, a drip would never end."""

@@ -60,6 +60,7 @@ class ConfigError(PatroniError, ValueError):
     """
 
     def __init__(self, setting: str, problem: str) -> None:
+        problem = plain(problem)
         super().__init__(setting, problem)
         self.setting = setting
         self.problem = problem
@@ -81,6 +82,7 @@ class DiscoveryError(PatroniError):
     def __init__(
         self, url: str, reason: str, *, transient: bool = False, failures: Sequence[DiscoveryError] = ()
     ) -> None:
+        reason = plain(reason)
         super().__init__(url, reason)
         self.url = url
         self.reason = reason

@@ -12,7 +12,7 @@ import logging
 import re
 from typing import Any, Final
 
-__all__ = ["LOGGERS", "plain", "quoted", "without_passwords"]
+__all__ = ["LOGGERS", "plain", "plain_cause", "quoted", "without_passwords"]
 
 #: The names of the loggers that the library writes to.
 LOGGERS: Final = (
@@ -54,6 +54,19 @@ def quoted(value: object) -> str:
 def without_passwords(message: str) -> str:
     """Return a message without the words in it that may be a URL with a password."""
     return _WITH_PASSWORD.sub("***", message)
+
+
+def plain_cause(error: BaseException) -> BaseException | None:
+    """Return `error` to raise another from; None where a traceback would show text that is not :func:`plain`.
+
+    Libraries of HTTP put what a server sent into their errors as it is. The other error tells what they say anyhow.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if not str(link).isprintable():
+            return None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 class _EscapingFilter(logging.Filter):

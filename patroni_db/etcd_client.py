@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from patroni_db.deadline import DeadlineResponse
-from patroni_db.escaping import plain
+from patroni_db.escaping import plain, plain_cause
 from patroni_db.etcd_messages import (
     AUTHENTICATE,
     RANGE,
@@ -55,6 +55,7 @@ class EtcdError(Exception):
     """
 
     def __init__(self, url: str, reason: str) -> None:
+        reason = plain(reason)
         super().__init__(url, reason)
         self.url = url
         self.reason = reason
@@ -191,7 +192,7 @@ def _named(url: str, timeout: float) -> Iterator[None]:
     except OSError as exc:
         raise EtcdError(url, exc.strerror or f"{type(exc).__name__}: {exc}") from exc
     except (http.client.HTTPException, ValueError) as exc:  # ValueError: a host that is no valid name
-        raise EtcdError(url, f"not HTTP: {exc}") from exc
+        raise EtcdError(url, f"not HTTP: {exc}") from plain_cause(exc)
 
 
 def _read(response: DeadlineResponse, url: str) -> bytes:

@@ -11,6 +11,7 @@ import json
 import socket
 import ssl
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -245,6 +246,25 @@ def test_a_late_answer_is_an_error_and_transient(
     error = _failure(wire(reply).url)
     assert f"within {_TIMEOUT:g} s" in error.reason
     assert error.transient
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x1b[31m\x9b forged\r\n\r\n",
+        b"HTTP/1.0 \x1b[31m OK\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: \x1b[31m\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\x1b[31m\r\n",
+        b"HTTP/1.0 302 Found\r\nLocation: http://x/\x1b[31m\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n\x1b[31m",
+        b"HTTP/1.0 200 OK\r\n\r\n\xff\x1b[31m",
+        b"HTTP/1.0 200 OK\r\n\x1b[31m: \x1b[31m\r\n\r\n",
+    ],
+)
+def test_a_traceback_of_a_failure_commands_no_terminal(wire: Callable[..., Wire], answer: bytes) -> None:
+    failure = _failure(wire(answer).url)
+    lines = "".join(traceback.format_exception(failure)).split("\n")
+    assert [line for line in lines if not line.isprintable()] == []
 
 
 def test_nobody_listening_is_transient() -> None:
