@@ -17,6 +17,7 @@ from cachetools import TTLCache
 
 from patroni_db.daemons import start_daemon
 from patroni_db.errors import DiscoveryError
+from patroni_db.escaping import plain_cause
 from patroni_db.forking import note_end
 from patroni_db.views import View
 
@@ -185,7 +186,8 @@ def _told(url: str) -> Iterator[None]:
         yield
     except DiscoveryError:
         raise
-    except Exception as exc:  # a bug, or a process that is short of memory or descriptors
+    except Exception as exc:  # noqa: BLE001 - a bug, or a process that is short of memory or descriptors
         # Once a look, and as text: see note().
-        logger.debug("asking %s failed\n%s", url, traceback.format_exc())
-        raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=True) from exc
+        for line in traceback.format_exc().splitlines():
+            logger.debug("asking %s failed: %s", url, line)
+        raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=True) from plain_cause(exc)

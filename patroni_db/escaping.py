@@ -21,6 +21,7 @@ LOGGERS: Final = (
     "patroni_db.django",
     "patroni_db.push",
     "patroni_db.sqlalchemy",
+    "patroni_db.threads",
 )
 
 # A password may be before an "@", after a colon that is no port's or scheme's, in a query, or a key's PEM block.
