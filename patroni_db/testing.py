@@ -8,6 +8,9 @@ pytest, and everything else only when a fixture is asked for.
     (with pytest-xdist one for each worker)
 ``patroni_urls``
     the URLs of its REST APIs, for ``patroni_urls`` settings
+``patroni_database_url``
+    a URL for SQLAlchemy's ``create_engine`` and ``create_async_engine``: the application's role and database, on the
+    primary. ``patroni_target`` and the like may be appended with ``&``
 ``healthy_patroni_cluster``
     the same cluster, healed before the test: frozen nodes thawed, everything started, configuration restored,
     every replica streaming. For tests that make faults, and those that run after them
@@ -18,6 +21,7 @@ A cluster that cannot be started is an error of the test, not a skip: a suite th
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
     from patroni_db.cluster import LocalCluster
 
-__all__ = ["healthy_patroni_cluster", "patroni_cluster", "patroni_urls", "pytest_addoption"]
+__all__ = ["healthy_patroni_cluster", "patroni_cluster", "patroni_database_url", "patroni_urls", "pytest_addoption"]
 
 _SYNCHRONOUS: dict[str, bool | Literal["quorum"]] = {
     "0": False,
@@ -93,6 +97,14 @@ def patroni_cluster(pytestconfig: pytest.Config) -> Iterator[LocalCluster]:
 def patroni_urls(patroni_cluster: LocalCluster) -> tuple[str, ...]:
     """The REST API URLs of the cluster's nodes."""
     return patroni_cluster.urls
+
+
+@pytest.fixture(scope="session")
+def patroni_database_url(patroni_cluster: LocalCluster) -> str:
+    """A SQLAlchemy URL of the cluster's application database, the password included."""
+    cluster = patroni_cluster
+    login = f"{cluster.user}:{quote(cluster.password)}"
+    return f"postgresql+patroni://{login}@/{cluster.dbname}?patroni_urls={','.join(cluster.urls)}"
 
 
 @pytest.fixture

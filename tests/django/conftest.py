@@ -7,26 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from django.db import connections
 
-from django_backend.clusters import release
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from patroni_db.cluster import LocalCluster
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(patroni_cluster: LocalCluster) -> Iterator[None]:
-    """Tell the settings where the cluster is, before pytest-django makes the test databases."""
-    for alias in ("default", "replica"):
-        entry = connections.settings[alias]
-        entry.update(NAME=patroni_cluster.dbname, USER=patroni_cluster.user, PASSWORD=patroni_cluster.password)
-        entry["OPTIONS"]["patroni_urls"] = list(patroni_cluster.urls)
-    yield
-    for alias in ("default", "replica"):
-        connections[alias].close()
-        del connections[alias]
-    release()
+def django_db_modify_db_settings(patroni_django_databases: LocalCluster) -> None:
+    """Let pytest-django make the test databases on the cluster."""
 
 
 @pytest.fixture

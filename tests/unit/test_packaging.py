@@ -19,6 +19,7 @@ EXTRAS = {"asyncpg", "cli", "cluster", "django", "otel", "pool", "prometheus", "
 ENTRY_POINTS = {
     ("console_scripts", "patroni-db"),
     ("pytest11", "patroni_db"),
+    ("pytest11", "patroni_db_django"),
     ("sqlalchemy.dialects", "postgresql.patroni"),
     ("sqlalchemy.dialects", "postgresql.patroni_async"),
     ("sqlalchemy.plugins", "patroni"),
