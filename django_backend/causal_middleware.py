@@ -69,7 +69,7 @@ class CausalMiddleware:
         """Return the response to `request`, with a token for what it has written."""
         if self.is_async:
             return self._respond_async(request)
-        work = Work(tokens=self._brought(request))
+        work = Work(tokens=self._brought(request), is_request=True)
         with work.entered():
             response = self.get_response(request)
             if self._is_carried and work.has_uncaptured:
@@ -77,7 +77,7 @@ class CausalMiddleware:
         return self._finished(request, response, work)
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
-        work = Work(tokens=self._brought(request))
+        work = Work(tokens=self._brought(request), is_request=True)
         with work.entered():
             response: HttpResponseBase = await self.get_response(request)
             if self._is_carried and work.has_uncaptured:

@@ -34,6 +34,7 @@ from django_backend.guard import is_for_reading, refuse_write, statement_kind
 from django_backend.operations import PatroniOperationsMixin
 from django_backend.options import check_driver_options, current_config, driver_params
 from django_backend.reading import CausalMixin
+from django_backend.session_state import SessionStateMixin
 from django_backend.work import note_write
 from patroni_db.acquisition import acquire
 from patroni_db.connections import driver_of, in_hot_standby, is_lost, still_right, why_unusable
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from patroni_db.acquisition import Attempt
     from patroni_db.config import PatroniConfig
     from patroni_db.connections import Driver, Stamp
+    from patroni_db.snapshot import Snapshot
 else:
     _Base = object
 
@@ -82,11 +84,11 @@ _CONNECTS: Final = 3
 _READS_SENT_AGAIN: Final = 2
 # Seconds for finding out what became of a COMMIT, even when the deadline of the work has come.
 _LEAST_FOR_AN_ANSWER: Final = 2.0
-# Seconds for which a look at the socket holds: Django looks when it makes a cursor, and executes on it at once.
+# Seconds for which a look at the session holds: Django looks when it makes a cursor, and executes on it at once.
 _LOOK_HOLDS: Final = 0.0002
 
 
-class PatroniMixin(CausalMixin, _Base):
+class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
     """A PostgreSQL wrapper whose connections lead where ``patroni_target`` says, through every failover."""
 
     # By alias, for the process, as in Django's backend; not shared with it.
@@ -162,13 +164,15 @@ class PatroniMixin(CausalMixin, _Base):
         """Connect, and again when the server goes while the session is being set up."""
         for left in reversed(range(_CONNECTS)):
             try:
-                return super().connect()
+                super().connect()
             except (Error, self.Database.Error) as exc:
                 if self.connection is None or self._report(exc) is not Fault.UNAVAILABLE or not left:
                     raise
                 logger.info("connection of %r lost while it was set up: %s", self.alias, exc)
                 self._discard()
-        return None
+            else:
+                self._keeps_state = False  # what a new session is given, the next one is given too
+                return
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
@@ -177,6 +181,7 @@ class PatroniMixin(CausalMixin, _Base):
         Waits for one as long as ``patroni_failover_timeout`` says.
         """
         self._shown, self._has_written = None, False
+        self._begin_work()
         discovery, config = self._discovery, self._config
         assert discovery is not None and config is not None  # noqa: S101, PT018 - by get_connection_params
         connect = functools.partial(self._new_connection, conn_params)
@@ -273,25 +278,26 @@ class PatroniMixin(CausalMixin, _Base):
         None of our checks is a round trip. Django's own, if asked for, comes after them.
         """
         if self.connection is not None:
-            self._close_if_unusable()
+            self._close_if_unusable(between=False)
         super().close_if_health_check_failed()
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Close a connection that must not live into the next request: called when one begins and when one ends.
 
-        What the server did to it is found before the next statement; here only what routing says is looked at, and
-        whether a replica that came should get its share of the connections: within a request they stay where they are.
+        Here alone a better server is preferred, and a replica that came gets its share of the connections: within a
+        request they stay where they are.
         """
-        if self.connection is not None and self._has_routing_moved():
-            self._close_if_unusable()
+        if self.connection is not None and (self._is_for_reading or self._has_routing_moved()):
+            self._close_if_unusable(between=True)
         if self._is_for_reading and self.connection is not None:
             self._give_up_if_crowded()
+        self._begin_work()
         super().close_if_unusable_or_obsolete()
 
     def _give_up_if_crowded(self) -> None:
         """Close a persistent connection whose server has more than its share of them."""
         is_persistent = not self.pool and self.settings_dict.get("CONN_MAX_AGE") != 0
-        if is_persistent and self._is_alone():
+        if is_persistent and self._may_follow_preference(between=True):
             self._give_up_if_surplus()
 
     def _give_up_if_surplus(self) -> None:
@@ -304,8 +310,11 @@ class PatroniMixin(CausalMixin, _Base):
         snapshot = self._discovery.snapshot if self._discovery else None
         return snapshot is not None and self._stamp is not None and self._stamp.generation != snapshot.generation
 
-    def _close_if_unusable(self) -> None:
-        """Close the connection if one of the three checks fails and nothing can be lost with it."""
+    def _close_if_unusable(self, *, between: bool) -> None:
+        """Close the connection if something speaks against it, and nothing can be lost with it.
+
+        A fault is reason enough at any time; a preference is for between two units of work.
+        """
         if self.in_atomic_block:
             return
         stamp, driver, config, discovery = self._stamp, self._driver, self._config, self._discovery
@@ -314,22 +323,25 @@ class PatroniMixin(CausalMixin, _Base):
         if self.autocommit != self.settings_dict["AUTOCOMMIT"]:
             return  # in the middle of something; a new connection would not be
         connection, snapshot = self.connection, discovery.snapshot
-        why = why_unusable(driver, connection, stamp, config, snapshot)
-        if why is None:
+        objection = why_unusable(driver, connection, stamp, config, snapshot)
+        if objection is None or not (objection.is_fault or self._may_follow_preference(between=between)):
             self._looked_at = discovery.clock()
-            if snapshot is None or stamp.generation == snapshot.generation:
-                return
-            if still_right(stamp, config, snapshot):
-                self._stamp = stamp.renewed(snapshot.generation)
-            elif self._is_alone():  # second choice, which also a job leaves that never comes to a request's end
-                self._give_up_if_surplus()
+            if objection is None and snapshot is not None and stamp.generation != snapshot.generation:
+                self._keep(stamp, config, snapshot, between=between)
             return
         # Without autocommit a closed connection may have been in a transaction: then it is for the next
         # statement to tell. So it is when the user wrote BEGIN.
         if not self.autocommit if connection.closed else connection.pgconn.transaction_status != _IDLE:
             return
-        logger.info("connection of %r to %s is replaced: %s", self.alias, stamp.member or stamp.address, why)
+        logger.info("connection of %r to %s is replaced: %s", self.alias, stamp.member or stamp.address, objection.why)
         self._discard()
+
+    def _keep(self, stamp: Stamp, config: PatroniConfig, snapshot: Snapshot, *, between: bool) -> None:
+        """Go on with a connection that was looked at under a later view; what is second choice may be given up."""
+        if still_right(stamp, config, snapshot):
+            self._stamp = stamp.renewed(snapshot.generation)
+        elif self._may_follow_preference(between=between):
+            self._give_up_if_surplus()
 
     def _discard(self) -> None:
         """Close the driver's connection itself, so that no pool can hand it out again, and then the wrapper's."""
@@ -459,6 +471,7 @@ class PatroniMixin(CausalMixin, _Base):
         """
         kind = self._admitted(sql)
         tries = None
+        self._renew_outlived(context["cursor"])
         while True:
             if self._promised is not None:
                 self._keep_promise()
@@ -477,17 +490,19 @@ class PatroniMixin(CausalMixin, _Base):
                 again = alone and self._executes_again(
                     fault, tries, in_doubt=in_doubt, lost_before=lost_before, many=many
                 )
-                if alone and (again or fault is Fault.UNAVAILABLE):
+                # A read may run again where it failed, if more would be lost with the session.
+                stays = fault in READING_FAULTS and self._holds_something(but=context["cursor"].cursor)
+                if alone and (again or fault is Fault.UNAVAILABLE) and not (stays and not self.connection.closed):
                     self._discard()
                 if not again:
                     if unknown:
                         raise self._unknown() from exc.__cause__
                     raise
-                logger.info("statement of %r runs again on another server: %s", self.alias, exc)
+                logger.info("statement of %r runs again: %s", self.alias, exc)
             else:
                 if ends or (alone and kind is not StatementKind.READ and self._stands_by() is not True):
                     note_change(self.alias)
-                self._note_executed(kind, settled=alone or ends)
+                self._note_executed(kind, sql, settled=alone or ends)
                 self._lower_default_again(sql, context["cursor"])
                 return result
             self._renew(context["cursor"])
@@ -508,9 +523,11 @@ class PatroniMixin(CausalMixin, _Base):
             refuse_write(self.alias, kind, sql, for_reading=reading, standby=self._stands_by() if reading else False)
         return kind
 
-    def _note_executed(self, kind: StatementKind, *, settled: bool) -> None:
+    def _note_executed(self, kind: StatementKind, sql: Any, *, settled: bool) -> None:
         """Take note of a statement that was executed; `settled`: no COMMIT is to follow."""
         self._promised = None
+        if self._is_for_reading:
+            self._note_state(kind, sql)
         if kind is not StatementKind.READ:
             self._has_written = not self._is_for_reading
         if settled and self._has_written:

@@ -10,7 +10,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from patroni_db.acquisition import Attempt, acquire
-from patroni_db.connections import Stamp, driver_of, why_unusable
+from patroni_db.connections import Objection, Stamp, driver_of, why_unusable
 from patroni_db.libpq import attempt_params
 from patroni_db.time_limit import time_left
 
@@ -129,7 +129,8 @@ class PatroniPool(ConnectionPool[PooledConnection]):
                 if failure is None:
                     raise
                 raise PoolTimeout(f"{exc}: {failure}") from failure
-            why = self._why_unusable(connection)
+            objection = self._why_unusable(connection)
+            why = None if objection is None else objection.why
             if why is None and may_give_up and self._source.discovery.gives_up(connection.stamp, self._source.config):
                 may_give_up = False  # the next one is the connection to use, whatever it leads to
                 why = "its server has more than its share"
@@ -139,8 +140,8 @@ class PatroniPool(ConnectionPool[PooledConnection]):
             connection.close()
             self.putconn(connection)
 
-    def _why_unusable(self, connection: PooledConnection) -> str | None:
-        """Return why `connection` must not be handed out; None when it may. No round trip."""
+    def _why_unusable(self, connection: PooledConnection) -> Objection | None:
+        """Return what speaks against handing out `connection`; None if nothing does. No round trip."""
         snapshot = self._source.discovery.snapshot
         why = why_unusable(driver_of(connection), connection, connection.stamp, self._source.config, snapshot)
         if why is None and snapshot is not None and connection.stamp.generation != snapshot.generation:

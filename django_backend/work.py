@@ -37,6 +37,7 @@ class Work:
     :param level: how fresh its reads are
     :param tokens: the causal tokens it begins with, by the primary's alias
     :param outer: the one that it is a part of, which has to know of its writes
+    :param is_request: whether it is a request, which comes to an end soon
     """
 
     def __init__(
@@ -44,8 +45,11 @@ class Work:
         level: Consistency = Consistency.CAUSAL,
         tokens: Mapping[str, CausalToken] | None = None,
         outer: Work | None = None,
+        *,
+        is_request: bool = False,
     ) -> None:
         self.level = level
+        self.is_request: bool = is_request or (outer is not None and outer.is_request)
         self._is_causal = level is Consistency.CAUSAL  # asked for every query
         self.brought: Mapping[str, CausalToken] = dict(tokens or {})
         self.tokens: Mapping[str, CausalToken] = self.brought

@@ -312,8 +312,11 @@ class Acquisition:
             loads=self._discovery.live.loads(self._config),
         )
         pairs = ((member, snapshot.address_of(member)) for member in members)
+        primary = snapshot.topology.primary
         return [
-            Stamp(member.name, address, snapshot.generation, self._is_pooled) for member, address in pairs if address
+            Stamp(member.name, address, snapshot.generation, self._is_pooled, primary=member is primary)
+            for member, address in pairs
+            if address
         ]
 
     def _attempt(self, stamp: Stamp) -> Attempt:

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Driver",
+    "Objection",
     "Stamp",
     "driver_of",
     "holds_role",
     "in_hot_standby",
     "is_lost",
     "may_serve",
+    "objection_to",
     "still_right",
     "why_unusable",
 ]
@@ -44,16 +46,32 @@ class Stamp:
     :param address: the address connected to
     :param generation: the discovery's generation at that time
     :param pooled: whether a pooler stands in between (``patroni_port``): it answers for the server
+    :param primary: whether that view named the server as the primary
     """
 
     member: str | None
     address: Address
     generation: int
     pooled: bool = False
+    primary: bool = False
 
     def renewed(self, generation: int) -> Stamp:
         """Return the stamp for a later `generation` under which it is still right."""
         return dataclasses.replace(self, generation=generation)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Objection:
+    """What speaks against a connection.
+
+    :param why: in a few words, for the log
+    :param is_fault: the session is lost, or its server is not what the connection needs: it must be left at once.
+        Else another server is better. Such a preference is followed between two units of work alone (checkout of a
+        pool, end of a request), and only if nothing is under way on the connection
+    """
+
+    why: str
+    is_fault: bool
 
 
 class Driver(Protocol):
@@ -67,6 +85,9 @@ class Driver(Protocol):
 
     def parameter(self, connection: Any, name: str) -> str | None:
         """Return a parameter the server reported (``ParameterStatus``), or None."""
+
+    def is_idle(self, connection: Any) -> bool:
+        """Return whether no transaction and no statement is under way."""
 
     def consume(self, connection: Any) -> bool:
         """Read what has arrived on the connection between two statements; return whether the session has ended.
@@ -96,6 +117,9 @@ class _Psycopg:
     def parameter(self, connection: Any, name: str) -> str | None:
         value: bytes | None = connection.pgconn.parameter_status(name.encode())
         return None if value is None else value.decode()
+
+    def is_idle(self, connection: Any) -> bool:
+        return connection.pgconn.transaction_status == _IDLE  # type: ignore[no-any-return]  # a bool
 
     def consume(self, connection: Any) -> bool:
         if connection.closed:
@@ -139,6 +163,9 @@ class _Psycopg2:
         value: str | None = connection.get_parameter_status(name)
         return value
 
+    def is_idle(self, connection: Any) -> bool:
+        return connection.get_transaction_status() == _IDLE  # type: ignore[no-any-return]  # a bool
+
     def consume(self, connection: Any) -> bool:
         if connection.closed:
             return True
@@ -179,6 +206,9 @@ class _Asyncpg:
         value: str | None = getattr(connection.get_settings(), name, None)
         return value
 
+    def is_idle(self, connection: Any) -> bool:
+        return not connection.is_in_transaction()
+
     def consume(self, connection: Any) -> bool:
         return self.is_closed(connection)  # its loop reads
 
@@ -196,6 +226,8 @@ def _unwrapped(connection: Any) -> Any:
     return connection
 
 
+# libpq's PQTRANS_IDLE.
+_IDLE: Final = 0
 # So many reads at most, where notifications never cease to come.
 _READS: Final = 100
 # Seconds. The end of a session follows its server's FATAL as soon as the server's process is gone.
@@ -341,33 +373,71 @@ def _member_of(stamp: Stamp, snapshot: Snapshot) -> Member | None:
 
 def why_unusable(
     driver: Driver, connection: object, stamp: Stamp, config: PatroniConfig, snapshot: Snapshot | None
-) -> str | None:
-    """Return why `connection` must not be handed out again, in a few words for the log; None when it may.
+) -> Objection | None:
+    """Return what speaks against handing out `connection`, or using it further; None if nothing does.
 
     :param snapshot: the current view; a stamp of the same generation is right without another look. None while
         no API has ever answered (a connection to a fallback host): then only the other two checks are made
     """
     if driver.is_closed(connection):
-        return "it is closed"
-    misplaced = None if snapshot is None else _why_misplaced(stamp, config, snapshot)
-    if misplaced is not None:
-        return misplaced
+        return Objection("it is closed", is_fault=True)
     if driver.consume(connection):
-        return "the server ended the session"
-    if holds_role(driver, connection, stamp, config.target) is False:
-        return "the server changed its role"
-    return None
+        return Objection("the server ended the session", is_fault=True)
+    held = holds_role(driver, connection, stamp, config.target)
+    return objection_to(stamp, config, snapshot, holds=held)
+
+
+def objection_to(
+    stamp: Stamp, config: PatroniConfig, snapshot: Snapshot | None, *, holds: bool | None = None
+) -> Objection | None:
+    """Return what speaks against the stamped server for what `config` says; None if nothing does. Pure.
+
+    A target that writes must not stay on a server that is not the primary, or that does not answer. A target that reads
+    may finish its unit of work on any server that lives and belongs to the cluster: lag, tags, load, reads of others
+    that failed, and a promotion are matters of preference.
+
+    :param snapshot: the current view; None while there is none
+    :param holds: whether the server reports the role that the target wants; None when it does not tell
+    """
+    moved = snapshot is not None and stamp.generation != snapshot.generation
+    if snapshot is not None and moved:
+        fault = (_why_no_primary if config.target.writes else _why_no_server)(stamp, config, snapshot)
+        if fault is not None:
+            return Objection(fault, is_fault=True)
+    if holds is False:
+        return Objection("the server changed its role", is_fault=config.target.writes)
+    if snapshot is None or config.target.writes:
+        return None
+    why = (_why_misplaced if moved else _why_behind)(stamp, config, snapshot)
+    return None if why is None else Objection(why, is_fault=False)
+
+
+def _why_no_primary(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
+    """Return why nothing may be written there."""
+    if not still_right(stamp, config, snapshot):
+        return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
+    return f"{stamp.member} does not answer" if stamp.member in snapshot.silent else None
+
+
+def _why_no_server(stamp: Stamp, _config: PatroniConfig, snapshot: Snapshot) -> str | None:
+    """Return why not even a unit of work that reads may be finished there."""
+    topology = snapshot.topology
+    if stamp.member is None:
+        return None  # a fallback host, which may be a member under another name
+    if topology.member(stamp.member) is None:
+        return f"{stamp.member} is no member any more"
+    # What a former primary shows the cluster may never have seen.
+    deposed = stamp.primary and topology.leader is not None and topology.leader.name != stamp.member
+    return f"{stamp.member} is the primary no longer" if deposed else None
 
 
 def _why_misplaced(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
-    if stamp.generation == snapshot.generation:
-        return _why_behind(stamp, config, snapshot)
+    """Return why the next unit of work that reads should go elsewhere."""
     if not still_right(stamp, config, snapshot) and not _is_refuge(stamp, config, snapshot):
         return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
     if stamp.member in snapshot.silent:
         return f"{stamp.member} does not answer"
-    failing = not config.target.writes and stamp.member in snapshot.failing
-    if failing and _others_serve(stamp, config, snapshot):
+    if stamp.member in snapshot.failing and _others_serve(stamp, config, snapshot):
         return f"reads fail on {stamp.member}"
     return None
 

@@ -174,8 +174,13 @@ def must_end(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> bool:
     For a target that writes: as soon as another leader is known. What it does on the former one could be
     undone by the cluster without a word. For the others only once the server is no member any more: a query
     that reads may finish on a replica that was promoted, or that is no longer first choice.
+
+    A fallback host may be the leader under another name. So the first view that is known ends nothing there; the next
+    move of routing does.
     """
     if config.target.writes:
+        if stamp.member is None and snapshot.generation <= stamp.generation + 1:
+            return False
         return snapshot.topology.leader is not None and not still_right(stamp, config, snapshot)
     return stamp.member is not None and snapshot.topology.member(stamp.member) is None
 

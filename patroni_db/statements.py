@@ -11,7 +11,7 @@ import functools
 import re
 from typing import Final
 
-__all__ = ["StatementKind", "kind_of"]
+__all__ = ["StatementKind", "keeps_state", "kind_of"]
 
 
 class StatementKind(enum.IntEnum):
@@ -51,6 +51,11 @@ _INTO_OR_LOCKS: Final = re.compile(
 )
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s*(\([^)]*\)|(?:(?:ANALY[SZ]E|VERBOSE)\s+)*)")
 _COPY_IN: Final = re.compile(r"\s*COPY\s+[^\s(]+\s*(?:\([^)]*\)\s*)?FROM\b")
+# What a session holds from then on, beyond the end of a transaction.
+_KEPT_BY_SESSION: Final = re.compile(
+    r"(?:\A|;)\s*(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|DECLARE|LISTEN|PREPARE|LOAD)\b"
+    r"|\b(?:SET_CONFIG|PG_(?:TRY_)?ADVISORY_LOCK\w*)\s*\("
+)
 # Longer ones are not kept, and a write is mostly told by its first word.
 _LONGEST_KEPT: Final = 4096
 _LONGEST_HEAD: Final = 24
@@ -59,6 +64,15 @@ _LONGEST_HEAD: Final = 24
 def kind_of(sql: str) -> StatementKind:
     """Return what `sql` does, a statement or several with semicolons between them."""
     return _kept_kind_of(sql) if len(sql) <= _LONGEST_KEPT else _kind_of(sql)
+
+
+@functools.lru_cache(maxsize=1024)
+def keeps_state(sql: str) -> bool:
+    """Return whether the session holds something after `sql`, which reads, that is lost with its connection.
+
+    A setting, a prepared statement, a cursor or an advisory lock. What a function does inside is not seen.
+    """
+    return _KEPT_BY_SESSION.search(_bare(sql).upper()) is not None
 
 
 def _kind_of(sql: str) -> StatementKind:

@@ -26,7 +26,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError, SQLAlchemyError
 
 from patroni_db.acquisition import acquire, acquire_async
-from patroni_db.connections import in_hot_standby, why_unusable
+from patroni_db.connections import Objection, in_hot_standby, why_unusable
 from patroni_db.discovery import discovery_for
 from patroni_db.errors import PatroniError
 from patroni_db.faults import Fault, classify
@@ -217,19 +217,20 @@ class PatroniEvents:
         if known.driver.fileno(connection) is None and not known.driver.is_closed(connection):
             dbapi_connection.run_async(let_the_loop_read)
         snapshot = self.discovery.snapshot
-        why = why_unusable(known.driver, connection, known.stamp, self.config, snapshot)
+        objection = why_unusable(known.driver, connection, known.stamp, self.config, snapshot)
         moved = snapshot is not None and known.stamp.generation != snapshot.generation
-        if why is None:
-            if snapshot is not None and moved:
-                record.info[MARK] = dataclasses.replace(known, stamp=known.stamp.renewed(snapshot.generation))
-            if self.discovery.gives_up(known.stamp, self.config):
-                logger.info("a pooled connection leaves %s to others", known.stamp.member)
-                raise DisconnectionError("its server has more than its share of the connections")
+        if objection is None and snapshot is not None and moved:
+            record.info[MARK] = dataclasses.replace(known, stamp=known.stamp.renewed(snapshot.generation))
+        if objection is None and self.discovery.gives_up(known.stamp, self.config):
+            objection = Objection("its server has more than its share of the connections", is_fault=False)
+        if objection is None:
             return
-        logger.info("replacing a connection to %s (%s): %s", known.stamp.member, known.stamp.address, why)
-        if not moved:  # the discovery does not know yet that something is wrong
+        if not objection.is_fault and not known.driver.is_idle(connection):
+            return  # somebody is at work with it: StaticPool hands one connection out to several
+        logger.info("replacing a connection to %s (%s): %s", known.stamp.member, known.stamp.address, objection.why)
+        if objection.is_fault and not moved:  # the discovery does not know yet that something is wrong
             self.discovery.invalidate(known.stamp.member, known.stamp.address)
-        raise DisconnectionError(why)
+        raise DisconnectionError(objection.why)
 
     def _warn_unmarked(self) -> None:
         if not self._warned:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
+from django_backend import session_state
 from patroni_db import PatroniConfig, discovery_for
 from tests.django.backends import project
 from tests.integration.faults import eventually
@@ -139,7 +140,10 @@ def test_a_replica_that_comes_back_gets_its_share_without_a_storm(healthy_patron
 
 
 @pytest.mark.thorough  # the same steps, to members of another rank
-def test_readers_on_the_primary_go_back_to_replicas_without_a_storm(healthy_patroni_cluster: LocalCluster) -> None:
+def test_readers_on_the_primary_go_back_to_replicas_without_a_storm(
+    healthy_patroni_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_state, "_ENDLESS", 1.0)
     cluster = healthy_patroni_cluster
     leader = cluster.leader
     assert leader is not None

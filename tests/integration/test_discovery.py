@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from patroni_db.cluster import LocalCluster
-    from patroni_db.connections import Stamp
+    from patroni_db.connections import Objection, Stamp
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -48,7 +48,7 @@ class App:
     def get(self, **changes: Any) -> tuple[psycopg.Connection[Any], Stamp]:
         return acquire(self.discovery, self.config.replace(**changes), self.connect)
 
-    def why_unusable(self, connection: psycopg.Connection[Any], stamp: Stamp, **changes: Any) -> str | None:
+    def why_unusable(self, connection: psycopg.Connection[Any], stamp: Stamp, **changes: Any) -> Objection | None:
         assert self.discovery.snapshot is not None
         config = self.config.replace(**changes)
         return why_unusable(driver_of(connection), connection, stamp, config, self.discovery.snapshot)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from patroni_db.config import PatroniConfig
-from patroni_db.connections import Stamp, why_unusable
+from patroni_db.connections import Objection, Stamp, why_unusable
 from patroni_db.faults import Fault
 from patroni_db.topology import Address
 from tests.spec.replay import SEEDS, Answers, Clock, discovery_of, members, wait_for_flights
@@ -29,6 +29,9 @@ class Silent:
 
     def parameter(self, _: Any, _name: str) -> None:
         return None
+
+    def is_idle(self, _: Any) -> bool:
+        return True
 
     def consume(self, _: Any) -> bool:
         return False
@@ -80,7 +83,8 @@ class Stage:
 
     def why(self, stamp: Stamp, target: str = "replica", **settings: Any) -> str | None:
         config = PatroniConfig(urls=SEEDS, target=target, **settings)
-        return why_unusable(Silent(), object(), stamp, config, self.discovery.snapshot)
+        objection = why_unusable(Silent(), object(), stamp, config, self.discovery.snapshot)
+        return None if objection is None else objection.why
 
 
 def test_connections_leave_a_replica_on_which_reads_fail() -> None:
@@ -271,4 +275,4 @@ def test_a_server_tells_itself_of_its_role_and_a_pooler_what_it_once_was(
         why_unusable(Telling(other_role), object(), stamp, config, stage.discovery.snapshot)
         for stamp in (direct, pooled)
     ]
-    assert whys == ["the server changed its role", None]
+    assert whys == [Objection("the server changed its role", is_fault=target == "primary"), None]

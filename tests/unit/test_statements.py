@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patroni_db.statements import StatementKind, kind_of
+from patroni_db.statements import StatementKind, keeps_state, kind_of
 
 READS = [
     "SELECT 1",
@@ -79,3 +79,26 @@ def test_no_text_is_too_strange(text: str) -> None:
     assert kind_of(f"SELECT '{quoted}' INTO u FROM t") is StatementKind.WRITE
     name = text.replace('"', '""')
     assert kind_of(f'WITH "{name}" AS (DELETE FROM "{name}" RETURNING *) SELECT 1') is StatementKind.WRITE
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1", False),
+        ("SELECT 'SET x = 1; LISTEN a' AS set, declare FROM t -- PREPARE p", False),
+        ("SHOW search_path", False),
+        ("SET LOCAL work_mem = '1MB'", False),
+        ("SET TRANSACTION READ ONLY", False),
+        ("set work_mem = '1MB'", True),
+        ("/* report */ SET SESSION work_mem = '1MB'", True),
+        ("SELECT 1; SET work_mem = '1MB'", True),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", True),
+        ("PREPARE p AS SELECT 1", True),
+        ("LISTEN jobs", True),
+        ("SELECT set_config('work_mem', '1MB', false)", True),
+        ("SELECT pg_try_advisory_lock (1)", True),
+        ("SELECT pg_advisory_lock_shared(1)", True),
+    ],
+)
+def test_what_a_session_holds_afterwards(sql: str, expected: bool) -> None:
+    assert keeps_state(sql) is expected

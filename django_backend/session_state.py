@@ -1,0 +1,101 @@
+"""What an open connection holds that would be lost with it, and when it may be left for a better server."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from django_backend.work import current_work
+from patroni_db.statements import StatementKind, keeps_state
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper as _Base
+
+    from patroni_db.discovery import Discovery
+else:
+    _Base = object
+
+__all__ = ["SessionStateMixin"]
+
+# Seconds. What did not come to the end of a request or job for so long is a job that never will.
+_ENDLESS: Final = 30.0
+
+
+class SessionStateMixin(_Base):
+    """The part of a wrapper that tells faults, for which a connection is left at once, from preferences, for which not.
+
+    A better server (less lag, other tags, less load, no reads of others that failed) is preferred between two requests
+    or jobs alone, and only if nothing is under way on the connection.
+    """
+
+    if TYPE_CHECKING:
+        _discovery: Discovery | None
+
+        def _is_alone(self) -> bool: ...
+        def _renew(self, cursor: Any) -> None: ...
+
+    # When the request or job began, in seconds of the discovery's clock.
+    _work_began: float = -math.inf
+    # Whether the session was given something outside of what all its kind are given.
+    _keeps_state: bool = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Cursors whose rows the server keeps.
+        self._server_cursors: weakref.WeakSet[Any] = weakref.WeakSet()
+        super().__init__(*args, **kwargs)
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Return a driver's cursor; with a `name`, one whose rows the server keeps."""
+        cursor = super().create_cursor(name)
+        if name:
+            self._server_cursors.add(cursor)
+        return cursor
+
+    def _begin_work(self) -> None:
+        """Note that a request or job begins, or has ended."""
+        if self._discovery is not None:
+            self._work_began = self._discovery.clock()
+
+    def _may_follow_preference(self, *, between: bool) -> bool:
+        """Return whether the connection may be closed although nothing is wrong with it.
+
+        :param between: whether a request or job has ended, or is about to begin
+        """
+        if not self._is_alone() or self._has_open_cursors():
+            return False
+        if between:
+            return True
+        # Some jobs never come to an end. They do not stay on a bad replica for ever, and lose nothing by leaving it.
+        if self._keeps_state or self._discovery is None or self._discovery.clock() - self._work_began < _ENDLESS:
+            return False
+        work = current_work()
+        return work is None or not work.is_request
+
+    def _has_open_cursors(self, *, but: object = None) -> bool:
+        """Return whether rows are still to be fetched from the server over the open connection.
+
+        :param but: a driver's cursor that does not count
+        """
+        cursors = [cursor for cursor in self._server_cursors if cursor is not but]
+        return any(cursor.connection is self.connection and not cursor.closed for cursor in cursors)
+
+    def _holds_something(self, *, but: object = None) -> bool:
+        """Return whether the open connection holds settings, cursors or the like; `but` as above."""
+        return self._keeps_state or self._has_open_cursors(but=but)
+
+    def _note_state(self, kind: StatementKind, sql: Any) -> None:
+        """Take note of a statement that was executed.
+
+        :param kind: what it does
+        """
+        if not self._keeps_state:
+            self._keeps_state = kind is not StatementKind.READ or (isinstance(sql, str) and keeps_state(sql))
+
+    def _renew_outlived(self, cursor: Any) -> None:
+        """Let a cursor go on that was made before its connection was replaced, as one that is kept for long is.
+
+        :param cursor: Django's
+        """
+        if getattr(cursor.cursor, "connection", self.connection) is not self.connection and self._is_alone():
+            self._renew(cursor)
