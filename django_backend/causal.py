@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from django.conf import settings
 from django.db import Error, connections
@@ -23,7 +23,7 @@ from django_backend.around import around
 from django_backend.carriers import dump, load, merged
 from django_backend.mixin import PatroniMixin
 from django_backend.transaction import writing_wrapper
-from django_backend.work import Consistency, Work, current_work
+from django_backend.work import Consistency, ConsistencyName, Work, current_work
 from patroni_db.causal_context import causal_scope, observe
 from patroni_db.time_limit import time_limit
 
@@ -38,11 +38,27 @@ __all__ = ["Consistency", "capture_written", "causal", "consistency", "current_t
 
 logger = logging.getLogger("patroni_db.django")
 
-F = TypeVar("F", bound="Callable[..., Any]")
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
 _ARGUMENT: Final = "causal_token"
 # Seconds that a finished response waits for its token at most, where the primary has been lost since it wrote.
 _LONGEST: Final = 1.0
+
+
+class TakesToken(Protocol[P, R_co]):
+    """A function that takes ``causal_token`` too: what :class:`consistency` makes of one."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, *args: Any, causal_token: str | None, **kwargs: Any) -> R_co: ...
+
+    # As a method: without the parameter for its instance, which no type can take away here.
+    @overload
+    def __get__(self, instance: None, owner: Any = None, /) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None, /) -> Callable[..., R_co]: ...
 
 
 class consistency:  # noqa: N801 - a decorator and a context manager
@@ -64,7 +80,7 @@ class consistency:  # noqa: N801 - a decorator and a context manager
     :raises ValueError: there is no such level
     """
 
-    def __init__(self, level: Consistency | str, token: str | None = None) -> None:
+    def __init__(self, level: Consistency | ConsistencyName, token: str | None = None) -> None:
         self._level = Consistency(level)
         self._token = token
         self._entered: list[AbstractContextManager[Work]] = []
@@ -79,9 +95,10 @@ class consistency:  # noqa: N801 - a decorator and a context manager
     ) -> None:
         self._entered.pop().__exit__(exc_type, exc_value, traceback)
 
-    def __call__(self, function: F) -> F:
+    def __call__(self, function: Callable[P, R_co]) -> TakesToken[P, R_co]:
         """Return `function`, each call of which is a task of its own."""
-        return around(function, lambda kwargs: self._begin(kwargs.pop(_ARGUMENT, None) or self._token).entered)
+        made: Any = around(function, lambda kwargs: self._begin(kwargs.pop(_ARGUMENT, None) or self._token).entered)
+        return cast("TakesToken[P, R_co]", made)
 
     def _begin(self, token: str | None) -> Work:
         return Work(self._level, merged(known_tokens(), load(token, trusted_keys())), outer=current_work())
@@ -142,7 +159,7 @@ def capture_written(work: Work) -> None:
                     "is behind: no causal token could be had for it within %.3g s: %s",
                     alias,
                     _LONGEST,
-                    exc,
+                    str(exc),  # not itself: whoever keeps the record would keep the wrapper, by its frames
                 )
 
 

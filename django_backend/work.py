@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from patroni_db.causal_context import causal_context
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from patroni_db.causal import CausalToken
 
-__all__ = ["Consistency", "Work", "current_work", "note_write"]
+__all__ = ["Consistency", "ConsistencyName", "Work", "current_work", "note_write"]
+
+
+# The values of Consistency, for type checkers.
+ConsistencyName = Literal["strong", "causal", "eventual"]
 
 
 class Consistency(enum.StrEnum):

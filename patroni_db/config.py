@@ -22,6 +22,8 @@ from patroni_db.selection import Target
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from patroni_db.selection import TargetName
+
 __all__ = ["ENV_API_URL", "PREFIX", "PatroniConfig", "is_setting", "split_options"]
 
 PREFIX: Final = "patroni_"
@@ -112,7 +114,7 @@ class PatroniConfig:
             self,
             *,
             urls: str | Iterable[str] = (),
-            target: Target | str = Target.PRIMARY,
+            target: Target | TargetName = Target.PRIMARY,
             scope: str | None = None,
             max_lag: int | str | None = None,
             tags: str | Iterable[Mapping[str, str]] = (),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     import random
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from patroni_db.topology import Member, Topology
 
-__all__ = ["Target", "candidates", "eligible_replica", "first_rank", "matches"]
+__all__ = ["Target", "TargetName", "candidates", "eligible_replica", "first_rank", "matches"]
+
+# The values of Target, for type checkers.
+TargetName = Literal["primary", "primary_preferred", "replica", "replica_preferred", "any"]
 
 _STATES_BY_RANK: Final = ("streaming", "in archive recovery", "running")
 _NO_LOADS: Final[Mapping[str, int]] = {}

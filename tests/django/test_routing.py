@@ -342,7 +342,7 @@ def test_the_other_levels() -> None:
         with transaction.atomic():
             assert reader() == "default"
     with pytest.raises(ValueError, match="delayed"):
-        consistency("delayed")
+        consistency("delayed")  # type: ignore[arg-type]
 
 
 def test_a_task_within_a_request_tells_it_of_its_writes() -> None:
@@ -363,7 +363,7 @@ def test_each_call_of_a_decorated_function_is_a_task() -> None:
 
     assert [job(note) for note in "ab"] == [("replica", "default")] * 2
     token = current_token()
-    assert job("c", causal_token=token) == ("replica", "default")  # type: ignore[call-arg]  # the decorator's
+    assert job("c", causal_token=token) == ("replica", "default")
     assert current_work() is None
 
 

@@ -191,8 +191,8 @@ def test_users_see_what_they_have_written_while_all_replicas_lag(site: LocalClus
             assert names() == ["a"]
             with use_replica():
                 assert names() == []
-        assert consistency("causal")(names)(causal_token=user.cookies[COOKIE].value) == ["a"]  # type: ignore[call-arg]
-        assert consistency("eventual")(names)(causal_token=user.cookies[COOKIE].value) == []  # type: ignore[call-arg]
+        assert consistency("causal")(names)(causal_token=user.cookies[COOKIE].value) == ["a"]
+        assert consistency("eventual")(names)(causal_token=user.cookies[COOKIE].value) == []
         assert consistency("strong")(names)() == ["a"]
         assert use_primary()(names)() == ["a"]
         with causal(user.cookies[COOKIE].value):

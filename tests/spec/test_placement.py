@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,9 @@ from patroni_db.connections import Objection, Stamp, why_unusable
 from patroni_db.faults import Fault
 from patroni_db.topology import Address
 from tests.spec.replay import SEEDS, Answers, Clock, discovery_of, members, wait_for_flights
+
+if TYPE_CHECKING:
+    from patroni_db.selection import TargetName
 
 CALM = "n1:leader/running/tl1 n2:replica/streaming/tl1 n3:replica/streaming/tl1"
 ALONE = "n1:leader/running/tl1 n2:replica/streaming/tl1"
@@ -81,7 +84,7 @@ class Stage:
     def distrust(self, member: str | None, fault: Fault = Fault.CORRUPTED, in_hot_standby: str | None = "on") -> bool:
         return self.discovery.distrust(self.stamp(member), fault, in_hot_standby)
 
-    def why(self, stamp: Stamp, target: str = "replica", **settings: Any) -> str | None:
+    def why(self, stamp: Stamp, target: TargetName = "replica", **settings: Any) -> str | None:
         config = PatroniConfig(urls=SEEDS, target=target, **settings)
         objection = why_unusable(Silent(), object(), stamp, config, self.discovery.snapshot)
         return None if objection is None else objection.why
@@ -265,7 +268,7 @@ class Telling(Silent):
 
 @pytest.mark.parametrize(("target", "member", "other_role"), [("primary", "n1", "on"), ("replica", "n2", "off")])
 def test_a_server_tells_itself_of_its_role_and_a_pooler_what_it_once_was(
-    target: str, member: str, other_role: str
+    target: TargetName, member: str, other_role: str
 ) -> None:
     stage = Stage()
     direct = stage.stamp(member)

@@ -139,7 +139,7 @@ def test_a_redirect_leads_nowhere(api: Callable[[Any], Api]) -> None:
 
 # -- Credentials ----------------------------------------------------------------------------------------------
 
-LOGIN = {"user": "monitor", "password": "hush"}
+LOGIN: dict[str, Any] = {"user": "monitor", "password": "hush"}
 
 
 def passwords(server: Api) -> set[bool]:
@@ -155,7 +155,7 @@ def passwords(server: Api) -> set[bool]:
     ],
     ids=["seeds only", "allowed hosts", "all members"],
 )
-def test_the_password_goes_where_the_user_said(api: Callable[[Any], Api], settings: dict[str, str], sent: bool) -> None:
+def test_the_password_goes_where_the_user_said(api: Callable[[Any], Api], settings: dict[str, Any], sent: bool) -> None:
     learned = api(None)
     learned.cluster = {"members": [member(api_url=f"{learned.url}/patroni")]}
     seed = api(learned.cluster)

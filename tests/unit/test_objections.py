@@ -34,7 +34,7 @@ def seen(rows: list[dict[str, Any]], generation: int = 2, **more: Any) -> Snapsh
     return Snapshot(topology, generation, "http://n1:8008", 0.0, 1, AddressBook(), **more)
 
 
-def force(stamp: Stamp, snapshot: Snapshot | None, target: str, holds: bool | None = True, **settings: Any) -> Any:
+def force(stamp: Stamp, snapshot: Snapshot | None, target: Any, holds: bool | None = True, **settings: Any) -> Any:
     config = PatroniConfig(urls=("http://n1:8008",), target=target, **settings)
     objection = objection_to(stamp, config, snapshot, holds=holds)
     return NOTHING if objection is None else objection.is_fault
@@ -140,7 +140,7 @@ def test_a_reader_on_a_fallback_host_finishes_there(target: str) -> None:
     ],
 )
 def test_what_is_ended_in_the_middle(
-    stamp: Stamp, target: str, rows: list[dict[str, Any]], generation: int, expected: bool
+    stamp: Stamp, target: Any, rows: list[dict[str, Any]], generation: int, expected: bool
 ) -> None:
     config = PatroniConfig(urls=("http://n1:8008",), target=target)
     assert must_end(stamp, config, seen(rows, generation)) is expected
