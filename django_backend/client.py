@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from patroni_db.libpq import server_params
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -28,5 +30,6 @@ class PatroniClientMixin(_Base):
         assert stamp is not None  # noqa: S101 - a new connection has one
         self.connection.close()
         there = self.connection.copy()
-        there.settings_dict.update(HOST=stamp.address.host, PORT=str(stamp.address.port))
+        servers = server_params([stamp.address], there.patroni_config.target)
+        there.settings_dict.update(HOST=servers["host"], PORT=servers["port"])
         super(PatroniClientMixin, type(self)(there)).runshell(parameters)

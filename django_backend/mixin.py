@@ -45,11 +45,12 @@ from patroni_db.isolation import LOWER, refuses_serializable, sets_serializable
 from patroni_db.libpq import attempt_params
 from patroni_db.markers import RENEW_AFTER
 from patroni_db.outcome import ends_transaction, is_in_doubt
+from patroni_db.outside import outside_params
 from patroni_db.statements import StatementKind
 from patroni_db.time_limit import time_left
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from django.db.backends.postgresql.base import DatabaseWrapper as _Base
@@ -111,6 +112,7 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
         self._marked: tuple[tuple[str, ...], float] = ((), math.inf)
         self._collisions = 0
         self._is_for_reading = False
+        self._connects = False
         self._has_written = False
         self._usual_isolation: tuple[IsolationLevel | None] | None = None
         self._looked_at = -math.inf
@@ -144,14 +146,19 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
         return None if self.connection is None else self._stamp
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Return the driver's parameters, without a server.
+        """Return the driver's parameters.
+
+        For our own connections they name no server: that is found when one is made. Tools that connect by themselves
+        are given the servers of the last view, and the role that the driver has to prove.
 
         :raises ImproperlyConfigured: naming a wrong setting
         """
         config = self.patroni_config  # a wrong setting is told before anything else
         check_driver_options(self.alias, self.settings_dict)
-        self._is_for_reading = is_for_reading(self.alias, self.settings_dict)
         params = driver_params(super().get_connection_params())
+        if not self._connects:
+            return {**params, **outside_params(self._discovery or discovery_for(config), config)}
+        self._is_for_reading = is_for_reading(self.alias, self.settings_dict)
         self._config = config
         # The alias of a moment's work on no particular database.
         self._discovery = discovery_for(config) if self.alias == NO_DB_ALIAS else hold(self.alias, config)
@@ -164,7 +171,8 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
         """Connect, and again when the server goes while the session is being set up."""
         for left in reversed(range(_CONNECTS)):
             try:
-                super().connect()
+                with self._connecting():
+                    super().connect()
             except (Error, self.Database.Error) as exc:
                 if self.connection is None or self._report(exc) is not Fault.UNAVAILABLE or not left:
                     raise
@@ -173,6 +181,15 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
             else:
                 self._keeps_state = False  # what a new session is given, the next one is given too
                 return
+
+    @contextlib.contextmanager
+    def _connecting(self) -> Iterator[None]:
+        """Have :meth:`get_connection_params` name no server meanwhile."""
+        before, self._connects = self._connects, True
+        try:
+            yield
+        finally:
+            self._connects = before
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
@@ -255,7 +272,8 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
             from django_backend.pool import PatroniPool, Source  # noqa: PLC0415 - psycopg_pool is optional
         except ImportError as exc:
             raise ImproperlyConfigured("Error loading psycopg_pool module.\nDid you install psycopg[pool]?") from exc
-        params = {**self.get_connection_params(), "autocommit": True}
+        with self._connecting():
+            params = {**self.get_connection_params(), "autocommit": True}
         assert self._discovery is not None and self._config is not None  # noqa: S101, PT018 - by get_connection_params
         source = Source(self._discovery, self._config)
         configure = self._configure_connection  # type: ignore[attr-defined]  # django-stubs lacks it

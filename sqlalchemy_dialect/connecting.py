@@ -8,15 +8,18 @@ import pkgutil
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from patroni_db.libpq import attempt_params, with_defaults
+from patroni_db.libpq import attempt_params, hosts_and_ports, session_attrs, with_defaults
+from patroni_db.outside import outside_addresses, outside_params
 from sqlalchemy_dialect.watched import watched_class, watches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from patroni_db.acquisition import Attempt
+    from patroni_db.config import PatroniConfig
+    from patroni_db.discovery import Discovery
 
-__all__ = ["ASYNC_CREATOR", "DRIVERS", "async_connect_of", "attempt_arguments", "connect_of"]
+__all__ = ["ASYNC_CREATOR", "DRIVERS", "async_connect_of", "attempt_arguments", "connect_of", "server_arguments"]
 
 # SQLAlchemy's asynchronous dialects take the coroutine function that makes a driver's connection under this name.
 ASYNC_CREATOR: Final = "async_creator_fn"
@@ -48,6 +51,15 @@ def attempt_arguments(driver: str, params: Mapping[str, Any], attempt: Attempt) 
     :param params: what the user gave
     """
     return _ARGUMENTS[driver](params, attempt)
+
+
+def server_arguments(driver: str, discovery: Discovery, config: PatroniConfig) -> dict[str, Any]:
+    """Return the keyword arguments that name the servers to a tool that connects by itself with `driver`."""
+    if driver != "asyncpg":
+        return outside_params(discovery, config)
+    hosts, ports = zip(*hosts_and_ports(outside_addresses(discovery, config)), strict=True)
+    attrs = session_attrs(config.target)
+    return {"host": list(hosts), "port": list(ports), **({"target_session_attrs": attrs} if attrs else {})}
 
 
 def connect_of(dbapi: Any) -> Callable[..., Any]:

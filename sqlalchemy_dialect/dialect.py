@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectA
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from sqlalchemy_dialect.events import PatroniEvents
+from sqlalchemy_dialect.outside import NamesServers
 from sqlalchemy_dialect.pools import PatroniAsyncQueuePool, PatroniQueuePool
 from sqlalchemy_dialect.settings import config_of, without_settings
 
@@ -30,7 +31,7 @@ __all__ = ["PatroniDialect", "PatroniDialectAsync"]
 _SECRETS: Final = ("patroni_password", "patroni_etcd_password")
 
 
-class _Routed:
+class _Routed(NamesServers):
     """What both dialects add to SQLAlchemy's.
 
     :param patroni: the settings, in place of ``patroni_*`` in the URL's query
@@ -40,16 +41,16 @@ class _Routed:
 
     def __init__(self, patroni: PatroniConfig | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.patroni = patroni
+        self.patroni = self._given = patroni
 
     def create_connect_args(self, url: URL) -> ConnectArgsType:
         """Read the settings, and return what is left for the driver.
 
         :raises ArgumentError: naming the setting that is wrong
         """
-        self.patroni = config_of(url, self.patroni)
-        arguments: ConnectArgsType = super().create_connect_args(without_settings(url))  # type: ignore[misc]  # the other base's
-        return arguments
+        if self.leads_to is None:  # later the URL lacks its secrets
+            self.patroni = config_of(url, self._given)
+        return super().create_connect_args(without_settings(url))
 
     def get_dialect_pool_class(self, url: URL) -> type[Pool]:
         """Return a pool in which waiting takes as long as a failover may."""
@@ -69,6 +70,7 @@ class _Routed:
         dialect: Any = engine.dialect
         if type(dialect) is cls and dialect.patroni is not None:
             engine.url = engine.url.difference_update_query(_SECRETS)
+            dialect.leads_to = dialect.patroni
             PatroniEvents(dialect.patroni).attach(engine)
 
 

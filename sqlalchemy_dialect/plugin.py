@@ -15,6 +15,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from sqlalchemy_dialect.connecting import DRIVERS
 from sqlalchemy_dialect.events import PatroniEvents
+from sqlalchemy_dialect.outside import NamesServers, routed_url
 from sqlalchemy_dialect.pools import pool_timeout
 from sqlalchemy_dialect.settings import config_of, refuse_addressing, without_settings
 
@@ -44,10 +45,11 @@ class PatroniPlugin(CreateEnginePlugin):
                 raise ArgumentError(f"plugin=patroni makes the connections itself: it excludes {name}=")
         refuse_addressing(kwargs.get("connect_args") or (), "connect_args")
         self.config = config_of(url, kwargs.pop("patroni", None))
+        self._drivername = url.drivername
 
     def update_url(self, url: URL) -> URL:
-        """Return `url` without the settings."""
-        return without_settings(url)
+        """Return `url` without the settings, for a dialect that tells tools where to connect."""
+        return routed_url(without_settings(url))
 
     def handle_pool_kwargs(self, pool_cls: type[Pool], pool_args: dict[str, Any]) -> None:
         """Let waiting for a place in the pool take as long as a failover may, unless the user says."""
@@ -56,6 +58,10 @@ class PatroniPlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: Engine) -> None:
         """Attach the event handlers."""
+        engine.url = engine.url.set(drivername=self._drivername)
+        dialect: Any = engine.dialect
+        if isinstance(dialect, NamesServers):
+            dialect.leads_to = self.config
         PatroniEvents(self.config).attach(engine)
 
 

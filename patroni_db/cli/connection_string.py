@@ -12,22 +12,16 @@ import shlex
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from patroni_db.selection import Target
+from patroni_db.libpq import hosts_and_ports, server_params, session_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from patroni_db.selection import Target
     from patroni_db.topology import Address
 
-__all__ = ["Form", "connection_string", "session_attrs"]
+__all__ = ["Form", "connection_string"]
 
-# `read-write` is understood by libpq 10 and later, the other two by 14 and later. libpq has no word for
-# `primary_preferred`: there the order of the servers says it.
-_SESSION_ATTRS: Final = {
-    Target.PRIMARY: "read-write",
-    Target.REPLICA: "standby",
-    Target.REPLICA_PREFERRED: "prefer-standby",
-}
 _VARIABLES: Final = {
     "host": "PGHOST",
     "port": "PGPORT",
@@ -47,11 +41,6 @@ class Form(enum.StrEnum):
     ENV = "env"
 
 
-def session_attrs(target: Target) -> str | None:
-    """Return libpq's ``target_session_attrs`` for `target`; None when any server will do."""
-    return _SESSION_ATTRS.get(target)
-
-
 def connection_string(
     form: Form,
     addresses: Sequence[Address],
@@ -68,18 +57,16 @@ def connection_string(
     :param target: which of the servers libpq may settle for
     :param dbname: left out when None, as are the next two: libpq's own defaults hold then
     """
-    # A member may advertise several hosts with one port, as one text with commas.
-    pairs = [(host, address.port) for address in addresses for host in address.hosts]
-    attrs = session_attrs(target)
     if form is Form.URI:
-        return _uri(pairs, dbname, user, password, attrs)
+        return _uri(hosts_and_ports(addresses), dbname, user, password, session_attrs(target))
+    servers = server_params(addresses, target)
     values = {
-        "host": ",".join(host for host, _ in pairs),
-        "port": ",".join(str(port) for _, port in pairs),
+        "host": servers["host"],
+        "port": servers["port"],
         "dbname": dbname,
         "user": user,
         "password": password,
-        "target_session_attrs": attrs,
+        "target_session_attrs": servers.get("target_session_attrs"),
     }
     given = {name: value for name, value in values.items() if value is not None}
     if form is Form.ENV:

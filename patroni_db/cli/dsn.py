@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from patroni_db.cli.connection_string import Form, connection_string, session_attrs
+from patroni_db.cli.connection_string import Form, connection_string
 from patroni_db.cli.exits import EPILOG, Failure, SettingFailure, warn
 from patroni_db.cli.output import json_option, print_json, told_as_json
 from patroni_db.cli.settings import config_options, setting
 from patroni_db.cli.view import View, look
 from patroni_db.escaping import plain
-from patroni_db.selection import Target, candidates
+from patroni_db.libpq import session_attrs
+from patroni_db.outside import servers
+from patroni_db.selection import Target
 
 if TYPE_CHECKING:
     from patroni_db.config import PatroniConfig
@@ -71,7 +73,7 @@ def dsn(
     view: View = told_as_json(lambda: look(config, check=False), as_json=as_json)
     for failure in view.failures:
         warn(str(failure))
-    members = _servers(config, view, everybody=everybody)
+    members = servers(view, config, random.SystemRandom(), everybody=everybody)
     if not members:
         if as_json:
             print_json(_document(config.target, [], None))
@@ -88,18 +90,6 @@ def dsn(
         print_json(_document(config.target, members, text))
     else:
         click.echo(text)
-
-
-def _servers(config: PatroniConfig, view: View, *, everybody: bool) -> list[tuple[Member, Address]]:
-    chosen = candidates(
-        view.topology,
-        config.target,
-        random.SystemRandom(),
-        max_lag=config.max_lag,
-        tags=config.tags,
-    )
-    members = [*chosen, *(m for m in view.topology.members if everybody and m not in chosen)]
-    return [(member, address) for member in members if (address := view.address_of(member))]
 
 
 def _nobody(target: Target, view: View) -> str:

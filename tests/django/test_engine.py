@@ -87,16 +87,41 @@ def test_a_server_that_is_not_patroni_is_not_waited_for() -> None:
     assert isinstance(cause.__cause__, DiscoveryError)
 
 
-def test_the_driver_gets_its_own_options_and_no_server() -> None:
+def test_the_driver_gets_its_own_options() -> None:
     params = wrapper(
         HOST="ignored", PORT="1", USER="me", OPTIONS={"sslmode": "require", "keepalives_idle": 60, "patroni_timeout": 1}
     ).get_connection_params()
     assert not [name for name in params if name.startswith("patroni_")]
-    assert "host" not in params
-    assert "port" not in params
     assert (params["sslmode"], params["user"], params["dbname"]) == ("require", "me", "app")
     assert params["keepalives_idle"] == 60
     assert params["tcp_user_timeout"] > 0
+
+
+def test_tools_that_connect_by_themselves_are_given_servers_and_nothing_changes_for_it() -> None:
+    asked = wrapper(OPTIONS={"patroni_fallback_hosts": "db1:6000,db2:5432"})
+    before = {**vars(asked), "timezone": asked.timezone}
+    params = asked.get_connection_params()
+    assert (params["host"], params["port"], params["target_session_attrs"]) == ("db1,db2", "6000,5432", "read-write")
+    assert asked.get_connection_params() == params
+    assert vars(asked) == before
+    assert wrapper().get_connection_params()["host"] == "no-patroni-api-has-answered.invalid"
+
+
+def test_our_own_connections_are_routed_whatever_tools_are_given() -> None:
+    class Seeing(DatabaseWrapper):
+        def get_connection_params(self) -> dict[str, Any]:
+            params = super().get_connection_params()
+            seen.append(params)
+            return params
+
+    seen: list[dict[str, Any]] = []
+    for options in ({}, {"pool": True}):
+        connecting = wrapper(Seeing, OPTIONS={"patroni_failover_timeout": 0, **options})
+        with pytest.raises(OperationalError):
+            connecting.ensure_connection()
+        connecting.close_pool()
+    assert len(seen) >= 2
+    assert not [name for params in seen for name in ("host", "port", "target_session_attrs") if name in params]
 
 
 class Operations(operations.DatabaseOperations):

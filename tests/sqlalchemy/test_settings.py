@@ -228,3 +228,51 @@ def test_which_errors_condemn_a_connection(
     fault: Fault, target: Target, in_hot_standby: str | None, expected: bool
 ) -> None:
     assert condemns(fault, target, in_hot_standby) is expected
+
+
+# -- Tools that connect by themselves ----------------------------------------------------------------------------
+
+DRIVERS = ["psycopg", "psycopg_async", "psycopg2", "asyncpg"]
+
+
+def arguments_of(url: str) -> dict[str, Any]:
+    create: Any = create_async_engine if "asyncpg" in url or "_async" in url else create_engine
+    engine = create(url)
+    asked = [engine.dialect.create_connect_args(engine.url) for _ in range(3)]
+    assert asked[0][1].keys() == asked[1][1].keys() == asked[2][1].keys()
+    cparams = asked[0][1]
+    assert (cparams["user"], cparams["password"]) == ("app", "hush")
+    assert not [name for name in cparams if name.startswith("patroni")]
+    return dict(cparams)
+
+
+@pytest.mark.parametrize("driver", [*DRIVERS, "patroni", "patroni_async"])
+def test_a_tool_is_given_servers_and_the_role_to_prove(driver: str) -> None:
+    plugin = "" if driver.startswith("patroni") else "plugin=patroni&"
+    settings = f"patroni_urls={API}&patroni_fallback_hosts=db1:6000,db2:5432"
+    given = arguments_of(f"postgresql+{driver}://app:hush@/app?{plugin}{settings}")
+    assert given["target_session_attrs"] == "read-write"
+    if driver == "asyncpg":
+        assert (given["host"], given["port"]) == (["db1", "db2"], [6000, 5432])
+    else:
+        assert (given["host"], given["port"]) == ("db1,db2", "6000,5432")
+
+
+@pytest.mark.parametrize("url", [DIALECT, PLUGIN], ids=["dialect", "plugin"])
+def test_a_tool_is_not_sent_to_the_local_host(url: str) -> None:
+    given = arguments_of(url)
+    assert given["host"] == "no-patroni-api-has-answered.invalid"
+
+
+def test_a_password_of_the_api_is_no_reason_to_refuse() -> None:
+    given = arguments_of(f"{DIALECT}&patroni_user=me&patroni_password=x")
+    assert "x" not in given.values()
+
+
+@pytest.mark.parametrize("driver", ["", *DRIVERS])
+def test_the_plugin_leaves_the_urls_driver_as_it_was(driver: str) -> None:
+    drivername = f"postgresql+{driver}" if driver else "postgresql"
+    create: Any = create_async_engine if driver in {"asyncpg", "psycopg_async"} else create_engine
+    engine = create(f"{drivername}://app:hush@/app?plugin=patroni&patroni_urls={API}")
+    assert engine.url.drivername == drivername
+    assert engine.dialect.driver == (driver.removesuffix("_async") or engine.url.get_driver_name())

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
 from patroni_db import Address, Target
-from patroni_db.cli.connection_string import Form, connection_string, session_attrs
+from patroni_db.cli.connection_string import Form, connection_string
+from patroni_db.libpq import session_attrs
 
 _N1 = Address("10.0.0.1", 5432)
 _N2 = Address("fe80::1", 5433)
