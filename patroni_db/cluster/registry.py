@@ -58,6 +58,7 @@ def publish(name: str, control: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _own(path.parent)
     draft = path.with_name(f".{name}.{os.getpid()}")
+    draft.touch(mode=0o600)
     draft.write_text(json.dumps({"control": str(control)}))
     try:
         while True:
