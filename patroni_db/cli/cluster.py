@@ -103,7 +103,8 @@ def _print_description(description: Mapping[str, Any]) -> None:
     for label, value in (
         ("REST API", f"export PATRONI_API_URL={','.join(description['patroni_urls'])}"),
         ("login", " ".join(("export", *_login(description)))),
-        ("psql", f"psql '{description['libpq']}'"),
+        # Not psql with a URL: its password would be in the list of processes.
+        ("psql", f"patroni-db cluster psql --name {description['name']}"),
         ("Django", f"DATABASES = {description['django']}"),
         ("SQLAlchemy", description["sqlalchemy"]),
         ("superuser", f"{description['superuser']}, password {description['superuser_password']}"),

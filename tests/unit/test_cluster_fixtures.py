@@ -44,9 +44,9 @@ def test_options_come_before_ini_and_errors_are_told(
     assert "1 error" in output
 
 
-def test_the_plugin_is_light() -> None:
+def test_the_plugins_are_light() -> None:
     code = (
-        "import sys, pytest; before = set(sys.modules); import patroni_db.testing; "
+        "import sys, pytest; before = set(sys.modules); import patroni_db.testing, django_backend.pytest_plugin; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
