@@ -544,8 +544,7 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
     def _note_executed(self, kind: StatementKind, sql: Any, *, settled: bool) -> None:
         """Take note of a statement that was executed; `settled`: no COMMIT is to follow."""
         self._promised = None
-        if self._is_for_reading:
-            self._note_state(kind, sql)
+        self._note_state(kind, sql)
         if kind is not StatementKind.READ:
             self._has_written = not self._is_for_reading
         if settled and self._has_written:

@@ -12,6 +12,7 @@ from patroni_db.statements import StatementKind, keeps_state
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper as _Base
 
+    from patroni_db.config import PatroniConfig
     from patroni_db.discovery import Discovery
 else:
     _Base = object
@@ -20,6 +21,7 @@ __all__ = ["SessionStateMixin"]
 
 # Seconds. What did not come to the end of a request or job for so long is a job that never will.
 _ENDLESS: Final = 30.0
+_LONGEST: Final = 4096
 
 
 class SessionStateMixin(_Base):
@@ -30,6 +32,7 @@ class SessionStateMixin(_Base):
     """
 
     if TYPE_CHECKING:
+        _config: PatroniConfig | None
         _discovery: Discovery | None
 
         def _is_alone(self) -> bool: ...
@@ -66,11 +69,14 @@ class SessionStateMixin(_Base):
             return False
         if between:
             return True
-        # Some jobs never come to an end. They do not stay on a bad replica for ever, and lose nothing by leaving it.
-        if self._keeps_state or self._discovery is None or self._discovery.clock() - self._work_began < _ENDLESS:
+        if self._keeps_state or self._discovery is None or self._config is None:
             return False
+        if self._config.target.writes:
+            return True  # the primary does not answer: what is sent would hang, and be in doubt
+        # Some jobs never come to an end. They do not stay on a bad replica for ever, and lose nothing by leaving it.
         work = current_work()
-        return work is None or not work.is_request
+        is_request = work is not None and work.is_request
+        return not is_request and self._discovery.clock() - self._work_began >= _ENDLESS
 
     def _has_open_cursors(self, *, but: object = None) -> bool:
         """Return whether rows are still to be fetched from the server over the open connection.
@@ -78,7 +84,7 @@ class SessionStateMixin(_Base):
         :param but: a driver's cursor that does not count
         """
         cursors = [cursor for cursor in self._server_cursors if cursor is not but]
-        return any(cursor.connection is self.connection and not cursor.closed for cursor in cursors)
+        return any(self._has_made(cursor) and not cursor.closed for cursor in cursors)
 
     def _holds_something(self, *, but: object = None) -> bool:
         """Return whether the open connection holds settings, cursors or the like; `but` as above."""
@@ -90,12 +96,19 @@ class SessionStateMixin(_Base):
         :param kind: what it does
         """
         if not self._keeps_state:
-            self._keeps_state = kind is not StatementKind.READ or (isinstance(sql, str) and keeps_state(sql))
+            # Of a long one, which is a bulk one, the beginning tells.
+            told = isinstance(sql, str) and keeps_state(sql if len(sql) <= _LONGEST else sql[:_LONGEST])
+            self._keeps_state = told or kind is StatementKind.UNKNOWN
 
     def _renew_outlived(self, cursor: Any) -> None:
         """Let a cursor go on that was made before its connection was replaced, as one that is kept for long is.
 
         :param cursor: Django's
         """
-        if getattr(cursor.cursor, "connection", self.connection) is not self.connection and self._is_alone():
+        if self._is_alone() and not self._has_made(cursor.cursor):
             self._renew(cursor)
+
+    def _has_made(self, cursor: Any) -> bool:
+        """Return whether the open connection has made a driver's cursor. Both may be proxies of monitoring agents."""
+        made: bool = cursor.connection.pgconn is self.connection.pgconn
+        return made

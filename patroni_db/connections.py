@@ -392,36 +392,30 @@ def objection_to(
 ) -> Objection | None:
     """Return what speaks against the stamped server for what `config` says; None if nothing does. Pure.
 
-    A target that writes must not stay on a server that is not the primary, or that does not answer. A target that reads
-    may finish its unit of work on any server that lives and belongs to the cluster: lag, tags, load, reads of others
-    that failed, and a promotion are matters of preference.
+    A target that writes must not stay on a server that is not the primary. A target that reads may finish its unit of
+    work on any server that belongs to the cluster. All else is a matter of preference: lag, tags, load, reads of others
+    that failed, a promotion, and a server that does not answer at the moment.
 
     :param snapshot: the current view; None while there is none
     :param holds: whether the server reports the role that the target wants; None when it does not tell
     """
     moved = snapshot is not None and stamp.generation != snapshot.generation
     if snapshot is not None and moved:
-        fault = (_why_no_primary if config.target.writes else _why_no_server)(stamp, config, snapshot)
+        fault = _why_wrong(stamp, config, snapshot)
         if fault is not None:
             return Objection(fault, is_fault=True)
     if holds is False:
         return Objection("the server changed its role", is_fault=config.target.writes)
-    if snapshot is None or config.target.writes:
-        return None
-    why = (_why_misplaced if moved else _why_behind)(stamp, config, snapshot)
+    why = None if snapshot is None else (_why_misplaced if moved else _why_behind)(stamp, config, snapshot)
     return None if why is None else Objection(why, is_fault=False)
 
 
-def _why_no_primary(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
-    """Return why nothing may be written there."""
-    if not still_right(stamp, config, snapshot):
-        return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
-    return f"{stamp.member} does not answer" if stamp.member in snapshot.silent else None
-
-
-def _why_no_server(stamp: Stamp, _config: PatroniConfig, snapshot: Snapshot) -> str | None:
-    """Return why not even a unit of work that reads may be finished there."""
+def _why_wrong(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
+    """Return why not even a unit of work that is under way may be finished there."""
     topology = snapshot.topology
+    if config.target.writes:
+        right = still_right(stamp, config, snapshot)
+        return None if right else f"{stamp.member or stamp.address} is no longer right for target {config.target}"
     if stamp.member is None:
         return None  # a fallback host, which may be a member under another name
     if topology.member(stamp.member) is None:
@@ -432,12 +426,13 @@ def _why_no_server(stamp: Stamp, _config: PatroniConfig, snapshot: Snapshot) -> 
 
 
 def _why_misplaced(stamp: Stamp, config: PatroniConfig, snapshot: Snapshot) -> str | None:
-    """Return why the next unit of work that reads should go elsewhere."""
+    """Return why the next unit of work should go elsewhere, or wait."""
     if not still_right(stamp, config, snapshot) and not _is_refuge(stamp, config, snapshot):
         return f"{stamp.member or stamp.address} is no longer right for target {config.target}"
     if stamp.member in snapshot.silent:
         return f"{stamp.member} does not answer"
-    if stamp.member in snapshot.failing and _others_serve(stamp, config, snapshot):
+    failing = not config.target.writes and stamp.member in snapshot.failing
+    if failing and _others_serve(stamp, config, snapshot):
         return f"reads fail on {stamp.member}"
     return None
 

@@ -53,7 +53,8 @@ _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s*(\([^)]*\)|(?:(?:ANALY[SZ]E|VERBOSE)
 _COPY_IN: Final = re.compile(r"\s*COPY\s+[^\s(]+\s*(?:\([^)]*\)\s*)?FROM\b")
 # What a session holds from then on, beyond the end of a transaction.
 _KEPT_BY_SESSION: Final = re.compile(
-    r"(?:\A|;)\s*(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|DECLARE|LISTEN|PREPARE|LOAD)\b"
+    r"(?:\A|;)\s*(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|DECLARE|LISTEN|PREPARE(?!\s+TRANSACTION\b)|LOAD)\b"
+    r"|\b(?:CREATE|INTO)\s+(?:(?:GLOBAL|LOCAL|OR\s+REPLACE)\s+)?TEMP(?:ORARY)?\b"
     r"|\b(?:SET_CONFIG|PG_(?:TRY_)?ADVISORY_LOCK\w*)\s*\("
 )
 # Longer ones are not kept, and a write is mostly told by its first word.
@@ -68,9 +69,10 @@ def kind_of(sql: str) -> StatementKind:
 
 @functools.lru_cache(maxsize=1024)
 def keeps_state(sql: str) -> bool:
-    """Return whether the session holds something after `sql`, which reads, that is lost with its connection.
+    """Return whether the session holds something after `sql` that is lost with its connection.
 
-    A setting, a prepared statement, a cursor or an advisory lock. What a function does inside is not seen.
+    A setting, a prepared statement, a cursor, a temporary table or an advisory lock. What a function does inside is not
+    seen.
     """
     return _KEPT_BY_SESSION.search(_bare(sql).upper()) is not None
 

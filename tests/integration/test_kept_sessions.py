@@ -199,6 +199,35 @@ def test_a_session_that_ended_is_replaced_at_once(cluster: LocalCluster, reader:
     assert value(reader, SESSION) != session
 
 
+def test_a_session_that_listens_stays_with_a_slow_primary(cluster: LocalCluster, discovery: Discovery) -> None:
+    with project(cluster, CONN_MAX_AGE=None) as aliases:
+        writer = aliases["default"]
+        with writer.cursor() as cursor:
+            cursor.execute("LISTEN jobs")
+        session = value(writer, SESSION)
+        name = server_of(writer).member or ""
+        discovery._suspects._set(name, silent=True)
+        discovery.silence_changed()
+        try:
+            assert value(writer, SESSION) == session
+        finally:
+            discovery._suspects._set(name, silent=False)
+            discovery.silence_changed()
+
+
+def test_a_cursor_that_is_kept_outlives_its_session(cluster: LocalCluster, discovery: Discovery) -> None:
+    """When its connection has been replaced, it works on the new one."""
+    with project(cluster, CONN_MAX_AGE=None) as aliases, aliases["default"].cursor() as kept:
+        kept.execute(SESSION)
+        (session,) = kept.fetchone()
+        with psycopg.connect(cluster.conninfo(), autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s, 5000)", [int(session.split()[1])])
+        moved = value(aliases["default"], SESSION)
+        assert moved != session
+        kept.execute(SESSION)
+        assert kept.fetchone() == (moved,)
+
+
 # -- SQLAlchemy -----------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from tests.django.backends import project
 from tests.integration.faults import eventually
+from tests.listening import heard_by
 from tests.sqlalchemy.clients import LoopClient, ThreadClient, make_client
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ def test_a_worker_goes_on_hearing(
                 wrapper.close()  # the session goes back
                 notify(f"pooled {number}")
                 wrapper.ensure_connection()
-            connection: Any = wrapper.connection
-            heard += [told.payload for told in connection.notifies(timeout=0.1)]
+            heard += heard_by(wrapper.connection)
         moments = ["before", "after", "pooled"] if wrapper.pool else ["before", "after"]
         assert heard == [f"{moment} {number}" for number in range(3) for moment in moments]
 
@@ -87,12 +87,6 @@ def in_a_transaction(wrapper: DatabaseWrapper) -> Iterator[None]:
     yield
     wrapper.commit()
     wrapper.set_autocommit(True)
-
-
-def heard_by(connection: Any) -> list[str]:
-    if hasattr(connection, "pgconn"):
-        return [told.payload for told in connection.notifies(timeout=0.1)]
-    return [told.payload for told in connection.notifies]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 import trustme
 
 from patroni_db.connections import driver_of, is_lost
+from tests.listening import heard_by, psycopg_must_keep_notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,13 +116,6 @@ def connection(server: Server, driver: str) -> Iterator[Any]:
         yield made
 
 
-def heard(connection: Any) -> list[str]:
-    """Return the notifications that the driver has kept for the application."""
-    if hasattr(connection, "pgconn"):
-        return [told.payload for told in connection.notifies(timeout=0)]
-    return [told.payload for told in connection.notifies]
-
-
 HARMLESS = {
     "nothing": b"",
     "a notification": notification("a"),
@@ -148,7 +142,7 @@ def test_notifications_are_kept_for_the_application(server: Server, connection: 
     assert not is_lost(connection)
     server.says(notification("later"))
     assert not is_lost(connection)
-    assert heard(connection) == [*many, "later"]
+    assert heard_by(connection, 0) == [*many, "later"]
 
 
 def test_handlers_of_the_application_are_called(server: Server) -> None:
@@ -258,7 +252,7 @@ def test_tickets_of_tls_are_no_farewell(driver: str) -> None:
         assert not is_lost(connection)
         server.says(notification("a"))
         assert not is_lost(connection)
-        assert heard(connection) == ["a"]
+        assert heard_by(connection, 0) == ["a"]
         server.says(FAREWELL, then_ends=True)
         assert is_lost(connection)
 
@@ -270,6 +264,8 @@ def test_coroutines_read_alike(server: Server, said: str) -> None:
         async with await psycopg.AsyncConnection.connect(**arguments, autocommit=True) as connection:
             await asyncio.to_thread(server.says, HARMLESS[said])
             assert not is_lost(connection)
+            if said == "a notification":
+                psycopg_must_keep_notifications()
             notes = [told.payload async for told in connection.notifies(timeout=0)]
             assert notes == (["a"] if said == "a notification" else [])
             await asyncio.to_thread(server.says, then_ends=True)

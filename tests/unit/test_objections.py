@@ -97,7 +97,7 @@ def test_a_reader_for_whom_a_replica_is_second_choice_finishes_there() -> None:
         (NO_LEADER, {}, NOTHING),
         (CALM, {"failing": frozenset({"n1"})}, NOTHING),
         ([row("n1", "leader", tags={"noloadbalance": True}), row("n2")], {}, NOTHING),
-        (CALM, {"silent": frozenset({"n1"})}, FAULT),
+        (CALM, {"silent": frozenset({"n1"})}, PREFERENCE),
         (FAILED_OVER, {}, FAULT),
         ([row("n2"), row("n3")], {}, FAULT),
     ],
