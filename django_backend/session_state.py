@@ -21,6 +21,9 @@ __all__ = ["SessionStateMixin"]
 
 # Seconds. What did not come to the end of a request or job for so long is a job that never will.
 _ENDLESS: Final = 30.0
+# Seconds between two looks at a connection while one cursor is used again and again.
+_LOOK_EVERY: Final = 1.0
+# Characters of a statement that tell what it does.
 _LONGEST: Final = 4096
 
 
@@ -35,6 +38,9 @@ class SessionStateMixin(_Base):
         _config: PatroniConfig | None
         _discovery: Discovery | None
 
+        _looked_at: float
+
+        def _close_if_unusable(self, *, between: bool) -> None: ...
         def _is_alone(self) -> bool: ...
         def _renew(self, cursor: Any) -> None: ...
 
@@ -103,9 +109,15 @@ class SessionStateMixin(_Base):
     def _renew_outlived(self, cursor: Any) -> None:
         """Let a cursor go on that was made before its connection was replaced, as one that is kept for long is.
 
+        Where no other cursor is made meanwhile, nobody else looks at the connection.
+
         :param cursor: Django's
         """
-        if self._is_alone() and not self._has_made(cursor.cursor):
+        if not self._is_alone():
+            return
+        if self._discovery is not None and self._discovery.clock() - self._looked_at >= _LOOK_EVERY:
+            self._close_if_unusable(between=False)
+        if self.connection is None or not self._has_made(cursor.cursor):
             self._renew(cursor)
 
     def _has_made(self, cursor: Any) -> bool:

@@ -181,6 +181,12 @@ def test_a_job_without_end_leaves_a_bad_replica_when_it_loses_nothing(
         assert kept.fetchall() == [(2,), (3,)], "these have arrived"
         kept.execute(SESSION)  # on the connection that there is now
         assert kept.fetchone() == (moved,)
+        monkeypatch.setattr(session_state, "_LOOK_EVERY", 0.0)
+        forget_failures(discovery)
+        fail_reads_of_others(discovery, server_of(reader))
+        kept.execute(SESSION)  # no other cursor is made
+        moved = kept.fetchone()[0]
+        assert moved.split()[0] == session.split()[0]
     with reader.cursor() as cursor:
         cursor.execute("SET work_mem = '3MB'")
     forget_failures(discovery)
