@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +17,13 @@ from django_backend.routed_alias import RoutedAlias
 from django_backend.work import current_work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from django.db.models import Model
 
     from django_backend.pairing import Alias
 
-__all__ = ["PrimaryReplicaRouter", "alias_for_reads"]
+__all__ = ["PrimaryReplicaRouter", "alias_for_reads", "tables_of_replicas"]
 
 
 class PrimaryReplicaRouter:
@@ -69,7 +71,7 @@ class PrimaryReplicaRouter:
 
     def allow_migrate(self, db: str, app_label: str, **_hints: Any) -> bool | None:
         """Forbid migrations through aliases that read."""
-        return False if db in self._partners else None
+        return False if db in self._partners and not _has_tables.get() else None
 
     def primary_for(self, model: type[Model], **hints: Any) -> str | None:
         """Return the alias that `model` is written to; None when this router has no say. May be overridden.
@@ -120,6 +122,19 @@ class PrimaryReplicaRouter:
         for name, primary in self._partners.items():
             readers[primary] = (*readers.get(primary, ()), name)
         return readers
+
+
+_has_tables: ContextVar[bool] = ContextVar("django_backend_has_tables", default=False)
+
+
+@contextlib.contextmanager
+def tables_of_replicas() -> Iterator[None]:
+    """Let the router say of aliases that read that they have their primary's tables: for commands that only read."""
+    reset = _has_tables.set(True)
+    try:
+        yield
+    finally:
+        _has_tables.reset(reset)
 
 
 def alias_for_reads(model: type[Model], **hints: Any) -> str:

@@ -8,13 +8,15 @@ Both aliases lead to the primary here; which one a statement was executed on is 
 from __future__ import annotations
 
 import copy
+import io
+import json
 import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.contenttypes.models import ContentType
-from django.contrib.contenttypes.prefetch import GenericPrefetch
+from django.core.management import call_command
 from django.db import connections, router, transaction
 from django.db.models import Count, Exists, F, OuterRef, Prefetch
 from django.db.transaction import TransactionManagementError
@@ -93,9 +95,7 @@ READS: dict[str, Callable[[], Any]] = {
     "count of many": lambda: Book.objects.earliest("pk").shown_on.count(),
     "generic": lambda: list(Shelf.objects.latest("pk").labels.all()),
     "validation": lambda: Book(title="x", shelf=Shelf.objects.earliest("pk")).full_clean(),
-    "generic prefetch": lambda: [
-        label.labelled for label in Label.objects.prefetch_related(GenericPrefetch("labelled", [Shelf.objects.all()]))
-    ],
+    "generic prefetch": lambda: [label.labelled for label in Label.objects.prefetch_related("labelled")],
     "manager": lambda: list(Book.objects.db_manager(router.db_for_read(Book)).all()),
     "async": lambda: async_to_sync(read_async)(),
 }
@@ -198,6 +198,17 @@ def test_what_a_write_has_to_read_is_read_on_the_primary(write: str, shelves: li
         WRITES[write](shelves[0])
     # The last one before the first write is what read() has read.
     assert "replica" not in aliases[2:]
+
+
+@pytest.mark.parametrize("alias", ["default", "replica"])
+def test_a_dump_comes_from_the_alias_that_is_named(alias: str, shelves: list[Shelf]) -> None:
+    with executed_on() as aliases:
+        output = io.StringIO()
+        call_command("dumpdata", "shop", database=alias, stdout=output)
+    assert set(aliases) == {alias}
+    dumped = json.loads(output.getvalue())
+    assert [thing["fields"]["shown_on"] for thing in dumped if thing["model"] == "shop.book"] == [[shelves[1].pk]] * 3
+    assert router.allow_migrate("replica", "shop") is False
 
 
 def test_rows_are_locked_on_the_primary() -> None:
