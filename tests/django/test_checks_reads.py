@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 
 from django_backend.checks import check_reads
 from django_backend.router import PrimaryReplicaRouter
@@ -12,6 +17,26 @@ from django_backend.router import PrimaryReplicaRouter
 CAUSAL = "django_backend.causal_middleware.CausalMiddleware"
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 OTHER = "django.middleware.common.CommonMiddleware"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/django.md"])
+def test_the_documented_settings_are_clean(tmp_path: Path, document: str) -> None:
+    if not (ROOT / document).exists():
+        pytest.skip("the wheel is tested, without the documents")
+    (settings,) = re.findall(r"```python\n([^`]*INSTALLED_APPS \+= [^`]*)```", (ROOT / document).read_text())
+    call_command("startproject", "site_of_somebody", tmp_path)
+    with (tmp_path / "site_of_somebody" / "settings.py").open("a") as file:
+        file.write(settings)
+    words = [sys.executable, "manage.py", "check", "--fail-level", "INFO"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "System check identified no issues (0 silenced).\n",
+        "",
+    )
 
 
 def ids(*, routed: bool = True, partners: bool = True) -> list[str | None]:
