@@ -28,6 +28,7 @@ from django_backend.client import PatroniClientMixin
 from django_backend.clusters import hold
 from django_backend.commands import command_output, connect_for_command
 from django_backend.creation import PatroniCreationMixin
+from django_backend.cursors import cursor_class
 from django_backend.effects import fresh_mark, note_change, note_failure, take_opening
 from django_backend.errors import CommitOutcomeUnknown, RolledBack
 from django_backend.guard import is_for_reading, refuse_write, statement_kind
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from django.db.backends.postgresql.base import DatabaseWrapper as _Base
+    from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
     from psycopg import IsolationLevel
 
     from django_backend.effects import Mark, Opening
@@ -118,8 +120,6 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
         self._looked_at = -math.inf
         super().__init__(*args, **kwargs)
         self.alias = str(self.alias)  # it may be made for a query that the router has routed
-        # The first one is the outermost: wrappers of the user's run again with the statement.
-        self.execute_wrappers.append(self._execute_through_faults)
         _wrappers.add(self)
 
     # -- Settings --------------------------------------------------------------------------------------------
@@ -278,7 +278,8 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
         source = Source(self._discovery, self._config)
         configure = self._configure_connection  # type: ignore[attr-defined]  # django-stubs lacks it
         try:
-            return PatroniPool(source, params, configure=configure, **options)
+            checked = bool(self.settings_dict.get("CONN_HEALTH_CHECKS"))
+            return PatroniPool(source, params, checked=checked, configure=configure, **options)
         except TypeError as exc:
             raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {exc}") from exc
 
@@ -475,21 +476,28 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
                 (self.connection.isolation_level,) = self._usual_isolation
         self._usual_isolation = None
 
-    def _execute_through_faults(
-        self,
-        execute: Callable[..., Any],
-        sql: Any,
-        params: Any,
-        many: bool,  # noqa: FBT001 - Django calls it so
-        context: dict[str, Any],
+    def make_cursor(self, cursor: Any) -> CursorWrapper:
+        """Return Django's wrapper of a driver's cursor, which executes through faults."""
+        base: Any = type(super().make_cursor(cursor))
+        wrapped: CursorWrapper = cursor_class(base)(cursor, self)
+        return wrapped
+
+    def make_debug_cursor(self, cursor: Any) -> CursorDebugWrapper:
+        """Do the same as :meth:`make_cursor` where queries are logged."""
+        base: Any = type(super().make_debug_cursor(cursor))
+        wrapped: CursorDebugWrapper = cursor_class(base)(cursor, self)
+        return wrapped
+
+    def execute_through_faults(
+        self, execute: Callable[[Any, Any], Any], sql: Any, params: Any, cursor: Any, *, many: bool
     ) -> Any:
         """Execute a statement; where it provably did not run, or only read, once more on another server.
 
-        One of Django's execute wrappers. Whatever cannot be repeated without a doubt is reported, unchanged.
+        Whatever cannot be repeated without a doubt is reported, unchanged.
         """
         kind = self._admitted(sql)
         tries = None
-        self._renew_outlived(context["cursor"])
+        self._renew_outlived(cursor)
         while True:
             if self._promised is not None:
                 self._keep_promise()
@@ -497,7 +505,7 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
             ends = not alone and isinstance(sql, str) and ends_transaction(sql)
             lost_before = (alone or ends) and self._is_lost()
             try:
-                result = execute(sql, params, many, context)
+                result = execute(sql, params)
             except Error as exc:
                 fault = self._report(exc)
                 if self.connection is None or not (alone or ends):
@@ -509,7 +517,7 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
                     fault, tries, in_doubt=in_doubt, lost_before=lost_before, many=many
                 )
                 # A read may run again where it failed, if more would be lost with the session.
-                stays = fault in READING_FAULTS and self._holds_something(but=context["cursor"].cursor)
+                stays = fault in READING_FAULTS and self._holds_something(but=cursor.cursor)
                 if alone and (again or fault is Fault.UNAVAILABLE) and not (stays and not self.connection.closed):
                     self._discard()
                 if not again:
@@ -521,9 +529,9 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
                 if ends or (alone and kind is not StatementKind.READ and self._stands_by() is not True):
                     note_change(self.alias)
                 self._note_executed(kind, sql, settled=alone or ends)
-                self._lower_default_again(sql, context["cursor"])
+                self._lower_default_again(sql, cursor)
                 return result
-            self._renew(context["cursor"])
+            self._renew(cursor)
 
     def _is_lost(self) -> bool:
         """Return whether the connection was lost before the statement that is about to be sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -87,16 +88,33 @@ def _routed_class(base: type[psycopg.Connection[Any]] | None) -> type[PooledConn
     return type(base.__name__, (_Routed, base), {"__module__": base.__module__})
 
 
+def _why_unusable(source: Source, connection: PooledConnection) -> Objection | None:
+    """Return what speaks against handing out `connection`; None if nothing does. No round trip."""
+    snapshot = source.discovery.snapshot
+    why = why_unusable(driver_of(connection), connection, connection.stamp, source.config, snapshot)
+    if why is None and snapshot is not None and connection.stamp.generation != snapshot.generation:
+        connection.stamp = connection.stamp.renewed(snapshot.generation)
+    return why
+
+
+def _check(source: Source, connection: PooledConnection) -> None:
+    """Ask whether a connection works, unless :meth:`PatroniPool.getconn` replaces it anyhow."""
+    if _why_unusable(source, connection) is None:
+        ConnectionPool.check_connection(connection)
+
+
 class PatroniPool(ConnectionPool[PooledConnection]):
     """A pool of connections from one source.
 
-    The checks are made here, not in psycopg's `check` callback: after a failed check psycopg waits, from the
+    The three checks are made here, not in psycopg's `check` callback: after a failed check psycopg waits, from the
     second one on for seconds, but all connections to a former primary fail it at once. Each is replaced
     immediately instead, as getting a new one already waits for a server.
 
     :param source: where connections come from
     :param params: the driver's parameters, without a server
     :param connection_class: the class of the connections; they are of a subclass of it
+    :param checked: whether psycopg asks each connection by a round trip too (``CONN_HEALTH_CHECKS``), unless `options`
+        say how to check
     :param options: ``OPTIONS["pool"]`` and what Django adds; `timeout` is by default the source's
         ``patroni_failover_timeout`` and a second
     """
@@ -106,9 +124,13 @@ class PatroniPool(ConnectionPool[PooledConnection]):
         source: Source,
         params: dict[str, Any],
         connection_class: type[psycopg.Connection[Any]] | None = None,
+        *,
+        checked: bool = False,
         **options: Any,
     ) -> None:
         self._source = source
+        if checked:
+            options.setdefault("check", functools.partial(_check, source))
         options.setdefault("timeout", source.config.failover_timeout + _GRACE)
         kwargs = {**params, "source": source}
         super().__init__(connection_class=_routed_class(connection_class), kwargs=kwargs, open=False, **options)
@@ -129,7 +151,7 @@ class PatroniPool(ConnectionPool[PooledConnection]):
                 if failure is None:
                     raise
                 raise PoolTimeout(f"{exc}: {failure}") from failure
-            objection = self._why_unusable(connection)
+            objection = _why_unusable(self._source, connection)
             why = None if objection is None else objection.why
             if why is None and may_give_up and self._source.discovery.gives_up(connection.stamp, self._source.config):
                 may_give_up = False  # the next one is the connection to use, whatever it leads to
@@ -139,11 +161,3 @@ class PatroniPool(ConnectionPool[PooledConnection]):
             logger.info("pooled connection to %s is replaced: %s", connection.stamp.address, why)
             connection.close()
             self.putconn(connection)
-
-    def _why_unusable(self, connection: PooledConnection) -> Objection | None:
-        """Return what speaks against handing out `connection`; None if nothing does. No round trip."""
-        snapshot = self._source.discovery.snapshot
-        why = why_unusable(driver_of(connection), connection, connection.stamp, self._source.config, snapshot)
-        if why is None and snapshot is not None and connection.stamp.generation != snapshot.generation:
-            connection.stamp = connection.stamp.renewed(snapshot.generation)
-        return why

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
+from django.db.backends import utils
 from django.db.backends.postgresql import base, creation, operations
 from django.db.utils import load_backend
 
@@ -122,6 +123,28 @@ def test_our_own_connections_are_routed_whatever_tools_are_given() -> None:
         connecting.close_pool()
     assert len(seen) >= 2
     assert not [name for params in seen for name in ("host", "port", "target_session_attrs") if name in params]
+
+
+def test_a_projects_execute_wrappers_are_its_own() -> None:
+    plain = wrapper()
+    assert plain.execute_wrappers == []
+    for make, name in ((plain.make_cursor, "CursorWrapper"), (plain.make_debug_cursor, "CursorDebugWrapper")):
+        cursor = make(None)
+        assert isinstance(cursor, getattr(utils, name))
+        assert cursor.db is plain
+
+
+def test_the_pool_asks_each_connection_where_health_checks_are_wanted() -> None:
+    def custom(connection: object) -> None:
+        pass
+
+    for options, wanted, asks in (({}, False, False), ({}, True, True), ({"check": custom}, False, True)):
+        pooled = wrapper(OPTIONS={"pool": {"min_size": 0, "max_size": 2, **options}}, CONN_HEALTH_CHECKS=wanted)
+        pool: Any = pooled.pool
+        try:
+            assert (pool._check is not None) is asks
+        finally:
+            pooled.close_pool()
 
 
 class Operations(operations.DatabaseOperations):
