@@ -42,7 +42,7 @@ def test_a_task_of_djangos(settings: Any) -> None:
 
 
 def test_a_task_of_celerys() -> None:
-    celery = pytest.importorskip("celery", reason="it is no dependency")
+    celery = pytest.importorskip("celery")
     app = celery.Celery(broker="memory://")
     app.conf.task_always_eager = True
     app.conf.task_store_eager_result = False
