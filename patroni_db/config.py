@@ -21,6 +21,7 @@ from patroni_db.selection import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Literal
 
     from patroni_db.selection import TargetName
 
@@ -127,7 +128,7 @@ class PatroniConfig:
             key: str | os.PathLike[str] | None = None,
             user: str | None = None,
             password: str | None = None,
-            password_for: str | None = _TRUSTED,
+            password_for: Literal["trusted", "members"] | None = "trusted",  # noqa: S107 - no password
             allowed_hosts: str | Iterable[str] = (),
             port: int | str | None = None,
             address_map: str | Mapping[str, str] | Iterable[tuple[Address, Address]] = (),

@@ -8,7 +8,8 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
 from django_backend.management.commands import patroni
 from patroni_db.cli.view import View
@@ -59,6 +60,18 @@ def test_json_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads(told(monkeypatch, "--json"), parse_constant=pytest.fail)
     assert document["default"]["leader"] == HOSTILE.replace("\ud800", "\ufffd")
     assert document["default"]["members"][0]["problem"] == "its address is refused"
+
+
+def test_pruning_tells_plainly_why_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> int:
+        error = OperationalError(f"FATAL: {HOSTILE}\n")
+        error.add_note("Run 'manage.py migrate'.")
+        raise error
+
+    monkeypatch.setattr(patroni, "run_atomic", fail)
+    with pytest.raises(CommandError, match=r"FATAL.*migrate") as caught:
+        call_command("patroni", "prune-markers")
+    assert str(caught.value).isprintable()
 
 
 def test_a_failure_is_told_plainly(monkeypatch: pytest.MonkeyPatch) -> None:

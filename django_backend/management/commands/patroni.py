@@ -9,7 +9,7 @@ import importlib.util
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from django_backend.aliases import wrappers
 from django_backend.transaction import run_atomic
@@ -104,6 +104,9 @@ class Command(BaseCommand):
                 count = run_atomic(batch, using=alias)
             except CommitOutcomeUnknown:
                 continue  # what is still there is deleted now
+            except Error as exc:
+                told = " ".join([str(exc).strip(), *getattr(exc, "__notes__", ())])
+                raise CommandError(plain(told)) from exc
             deleted += count
         if as_json:
             self.stdout.write(json_text({"database": alias, "deleted": deleted, "older_than": seconds}))
