@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,3 +157,13 @@ def test_a_password_without_tls_is_told_and_not_shown() -> None:
 def test_only_a_deployment_is_told() -> None:
     assert {"patroni.W021", "patroni.W022"} <= {message.id for message in run_checks(include_deployment_checks=True)}
     assert not {"patroni.W020", "patroni.W021", "patroni.W022"} & {message.id for message in run_checks()}
+
+
+def test_the_settings_that_the_page_on_security_shows_are_guarded() -> None:
+    page = Path(__file__).parents[2] / "docs" / "security.md"
+    if not page.is_file():
+        pytest.skip("the documents are in a checkout alone")
+    (block,) = re.findall(r"```python\nOPTIONS = (.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    options = {**ast.literal_eval(block), "patroni_ca": __file__}
+    assert ids(OPTIONS=options) == []
+    assert list(check_guards("default", entry(OPTIONS=options))) == []
