@@ -13,6 +13,7 @@ import functools
 import logging
 import math
 import os
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -260,6 +261,8 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
         if self.alias == NO_DB_ALIAS or not options:
             return None
         pool = self._connection_pools.get(self.alias)
+        if pool is not None and pool.has_given_up:
+            pool = _forget_pool(self._connection_pools, self.alias, pool)
         if pool is None:
             # Several threads may make one; it is not open yet, and the first one stays.
             pool = self._connection_pools.setdefault(self.alias, self._make_pool({} if options is True else options))
@@ -786,6 +789,17 @@ class _ErrorWrapper(DatabaseErrorWrapper):
             self.wrapper._distrust(exc_value)  # noqa: SLF001 - the same concept
             note_failure(exc_value, connected=connection is not None, lost=bool(connection and connection.closed))
         super().__exit__(exc_type, exc_value, traceback)
+
+
+def _forget_pool(pools: dict[str, PatroniPool], alias: str, pool: PatroniPool) -> PatroniPool | None:
+    """Forget a pool that has given up; return the one that somebody has put in its place."""
+    with _forgetting:
+        if pools.get(alias) is pool:
+            del pools[alias]
+        return pools.get(alias)
+
+
+_forgetting: Final = threading.Lock()
 
 
 def _mixed(mixin: type[Any], base: type[Any]) -> type[Any]:

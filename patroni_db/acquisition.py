@@ -183,7 +183,9 @@ class Acquisition:
             if not self._config.target.writes:  # it may be full (53300), which libpq does not tell from other refusals
                 self._discovery.rest(attempt.stamp.member)
             self._refusals += 1
-            if self._refusals >= max(_REFUSALS_THAT_COUNT, self._round_size):
+            # With a SQLSTATE it is sure why: servers lock accounts out after some logins.
+            least = 1 if is_refusal(error) and not attempt.stamp.pooled else _REFUSALS_THAT_COUNT
+            if self._refusals >= max(least, self._round_size):
                 self._refusal = error
             return
         self._refusals = 0

@@ -100,6 +100,8 @@ class Agent:
     def __init__(self, proxy: Callable[[Any, list[str]], Any]) -> None:
         self.spans: list[str] = []
         """The statements that passed."""
+        self.attempts = 0
+        """How often a driver was told to connect."""
         self.connected = 0
         """How many connections were made through it."""
         self._proxy = proxy
@@ -115,6 +117,7 @@ class Agent:
             monkeypatch.setattr(module, "register_type", _register_type)
 
     def _connect(self, connect: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+        self.attempts += 1
         made = connect(*args, **kwargs)
         if inspect.isawaitable(made):
             return self._connect_async(made)
