@@ -1,4 +1,4 @@
-"""What asking the router costs per query: ours, beside the least there could be. Needs no cluster.
+"""What choosing the server costs per query: ours, beside the least there could be. Needs no cluster.
 
 For Django that is a router which only names an alias, for SQLAlchemy the hook of its own ``Session``.
 
@@ -126,11 +126,11 @@ def main() -> None:
     for name, call in lines.items():
         show(name, call)
     with consistency("causal"):
-        show("the same in a request, nothing written", lambda: goes_to_replica(primary, "replica"))
+        show("where a read is executed in a request, nothing written", lambda: goes_to_replica(primary, "replica"))
         ours.db_for_write(ContentType)
-        show("the same in a request after a write", lambda: goes_to_replica(primary, "replica"))
+        show("where a read is executed in a request after a write", lambda: goes_to_replica(primary, "replica"))
     with use_primary():
-        show("the same within use_primary()", lambda: goes_to_replica(primary, "replica"))
+        show("where a read is executed within use_primary()", lambda: goes_to_replica(primary, "replica"))
     sqlalchemy_session()
 
 

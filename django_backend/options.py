@@ -67,7 +67,7 @@ def note_test_database(entry: dict[str, Any], is_one: bool) -> None:  # noqa: FB
 
 def is_test_database(entry: Mapping[str, Any]) -> bool:
     """Return whether `entry` leads to a test database."""
-    return bool(entry["TEST"].get(_IS_TEST_DATABASE))
+    return bool((entry.get("TEST") or {}).get(_IS_TEST_DATABASE))
 
 
 def check_driver_options(alias: str, entry: Mapping[str, Any]) -> None:

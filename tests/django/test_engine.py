@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 from django.db.backends import utils
 from django.db.backends.postgresql import base, creation, operations
+from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler
 from django.db.utils import load_backend
 
 from django_backend.base import DatabaseWrapper
@@ -19,6 +20,7 @@ from django_backend.client import PatroniClientMixin
 from django_backend.clusters import release
 from django_backend.creation import PatroniCreationMixin
 from django_backend.mixin import PatroniMixin
+from django_backend.operations import PatroniOperationsMixin
 from patroni_db.errors import DiscoveryError
 from tests.django.backends import entry
 
@@ -147,8 +149,15 @@ def test_the_pool_asks_each_connection_where_health_checks_are_wanted() -> None:
             pooled.close_pool()
 
 
-class Operations(operations.DatabaseOperations):
+class Compiler(SQLCompiler):
     pass
+
+
+class Operations(operations.DatabaseOperations):
+    """Has a compiler of its own, as Django's backend for MySQL has."""
+
+    def compiler(self, compiler_name: str) -> type[Any]:
+        return Compiler if compiler_name == "SQLCompiler" else super().compiler(compiler_name)
 
 
 class Creation(creation.DatabaseCreation):
@@ -178,6 +187,9 @@ class Mixed(PatroniMixin, Theirs):
 def test_another_backend_keeps_its_parts() -> None:
     mixed = wrapper(Mixed)
     assert isinstance(mixed.ops, Operations)
+    assert isinstance(mixed.ops, PatroniOperationsMixin)
+    assert issubclass(mixed.ops.compiler("SQLCompiler"), Compiler)
+    assert issubclass(mixed.ops.compiler("SQLInsertCompiler"), SQLInsertCompiler)
     assert isinstance(mixed.creation, Creation)
     assert isinstance(mixed.creation, PatroniCreationMixin)
     assert isinstance(mixed.client, PatroniClientMixin)
