@@ -105,10 +105,18 @@ def check_key(key: str) -> str:
 
     :raises ValueError: it is empty, too long, or PostgreSQL could not store it
     """
-    if not key or len(key) > KEY_LENGTH or "\0" in key:
-        problem = f"the key of a transaction has 1 to {KEY_LENGTH} characters, none of them NUL: {key[:80]!r}"
+    if not key or len(key) > KEY_LENGTH or "\0" in key or not _is_unicode(key):
+        problem = f"the key of a transaction has 1 to {KEY_LENGTH} characters that can be stored: {key[:80]!r}"
         raise ValueError(problem)
     return key
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fingerprint_of(work: str | bytes | None) -> str | None:

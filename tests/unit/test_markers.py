@@ -23,7 +23,7 @@ def test_keys_of_one_moment_are_different() -> None:
     assert len({markers.new_key(rng, 1.0) for _ in range(1000)}) == 1000
 
 
-@pytest.mark.parametrize("key", ["", "x" * 201, "a\0b"])
+@pytest.mark.parametrize("key", ["", "x" * 201, "a\0b", "\ud800"])
 def test_a_key_that_cannot_be_stored_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="1 to 200 characters"):
         markers.check_key(key)
