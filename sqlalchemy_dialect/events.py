@@ -55,8 +55,9 @@ __all__ = ["PatroniEvents", "events_of"]
 
 logger = logging.getLogger("patroni_db.sqlalchemy")
 
-# The execution option by which an engine, and those made from it by ``execution_options``, know their handlers.
-_EVENTS: Final = "patroni_db"
+# The handlers of the engine that has a dialect, and of those made from it by ``execution_options``. SQLAlchemy's caches
+# may keep a dialect for as long as the process lives; the handlers live as long as the engine's pool, which has them.
+_events: Final[weakref.WeakKeyDictionary[Dialect, weakref.ref[PatroniEvents]]] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class PatroniEvents:
             event.listen(engine, "connect", functools.partial(_keep_default_level, engine.dialect))
             event.listen(engine, "do_execute", _execute_and_lower)
             event.listen(engine, "do_execute_no_params", _execute_plain_and_lower)
-        engine.update_execution_options(**{_EVENTS: self})
+        _events[engine.dialect] = weakref.ref(self)
         self._engine = weakref.ref(engine)
 
     # -- Getting a connection --------------------------------------------------------------------------------
@@ -310,8 +311,8 @@ def _execute_and_lower(cursor: DBAPICursor, statement: str, parameters: Any, _co
 
 def events_of(engine: Engine) -> PatroniEvents | None:
     """Return the handlers of `engine`; None when it is not on a cluster."""
-    found: PatroniEvents | None = engine.get_execution_options().get(_EVENTS)
-    return found
+    found = _events.get(engine.dialect)
+    return None if found is None else found()
 
 
 def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:

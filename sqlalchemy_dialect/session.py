@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import sqlalchemy
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -51,7 +53,10 @@ OnWrite = Literal["raise", "switch"]
 
 # What can be set on a connection only before its transaction begins.
 _BEFORE_BEGIN: Final = frozenset({"isolation_level", "postgresql_readonly", "postgresql_deferrable"})
-# What subclasses may override in such a way that it steps around ours.
+# Whether all sessions listen to do_orm_execute. Below SQLAlchemy 2.0.50 a listener breaks yield_per together with
+# selectinload(): there only those do that may step around our methods.
+_LISTENS: Final = tuple(int(part) for part in re.findall(r"\d+", sqlalchemy.__version__)[:3]) >= (2, 0, 50)
+# What subclasses may override in such a way.
 _EXECUTING: Final = ("execute", "scalar", "scalars")
 
 
@@ -116,8 +121,7 @@ class RoutingSession(Session):
         super().__init_subclass__(**kwargs)
         place, last = cls.__mro__.index(RoutingSession), cls.__mro__.index(Session)
         before, between = cls.__mro__[:place], cls.__mro__[place + 1 : last]
-        if between or any(name in vars(base) for base in before for name in _EXECUTING):
-            # Not for all: below SQLAlchemy 2.0.50 a listener breaks yield_per together with selectinload().
+        if not _LISTENS and (between or any(name in vars(base) for base in before for name in _EXECUTING)):
             event.listen(cls, "do_orm_execute", _do_orm_execute)
         for base in before:
             own = vars(base).get("get_bind")
@@ -172,8 +176,9 @@ class RoutingSession(Session):
 
         What is bound elsewhere (``binds``, ``bind_arguments``) is left alone.
 
-        :param patroni_options: the execution options of the statement or connection, given by :meth:`execute` and
-            :meth:`connection`. Without them no replica is asked what it shows: the caller only wants the engine
+        :param patroni_options: the execution options of the statement or connection, given by the event
+            ``do_orm_execute`` and :meth:`connection`. Without them no replica is asked what it shows: the caller only
+            wants the engine
         :raises ReadOnlyError: a write, and the transaction is declared to read only
         :raises TransactionOnReplicaError: what needs the primary, and the transaction has begun on a replica
         """
@@ -188,7 +193,9 @@ class RoutingSession(Session):
             return self._goes_on(route, clause, patroni_options) if route.held else self.bind
         return self._begins(clause, patroni_options)
 
-    if not TYPE_CHECKING:  # the signatures, with all their overloads, stay SQLAlchemy's
+    # Where the event serves there is no method between the caller and SQLAlchemy, whose warnings name the caller then.
+    # The signatures, with all their overloads, stay SQLAlchemy's.
+    if not TYPE_CHECKING and not _LISTENS:
 
         def execute(
             self,
@@ -522,10 +529,7 @@ def _in_hot_standby(connection: Connection) -> str | None:
 
 
 def _do_orm_execute(state: ORMExecuteState) -> None:
-    """Hand the execution options of a statement to :meth:`RoutingSession.get_bind`, below every override.
-
-    For sessions with methods that may call ``Session.execute`` past :meth:`RoutingSession.execute`.
-    """
+    """Hand the execution options of a statement to :meth:`RoutingSession.get_bind`, below every override."""
     state.bind_arguments["patroni_options"] = state.local_execution_options
 
 
@@ -549,6 +553,8 @@ def _after_transaction_end(session: RoutingSession, transaction: SessionTransact
         session._ended()  # noqa: SLF001 - our own
 
 
+if _LISTENS:
+    event.listen(RoutingSession, "do_orm_execute", _do_orm_execute)
 event.listen(RoutingSession, "after_begin", _after_begin)
 event.listen(RoutingSession, "before_commit", _before_commit)
 event.listen(RoutingSession, "after_commit", _after_commit)

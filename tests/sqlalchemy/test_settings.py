@@ -26,6 +26,7 @@ from sqlalchemy_dialect import (
     PatroniQueuePool,
 )
 from sqlalchemy_dialect.connecting import attempt_arguments
+from sqlalchemy_dialect.events import events_of
 from sqlalchemy_dialect.reactions import condemns
 
 API = "http://127.0.0.1:1"
@@ -276,3 +277,11 @@ def test_the_plugin_leaves_the_urls_driver_as_it_was(driver: str) -> None:
     engine = create(f"{drivername}://app:hush@/app?plugin=patroni&patroni_urls={API}")
     assert engine.url.drivername == drivername
     assert engine.dialect.driver == (driver.removesuffix("_async") or engine.url.get_driver_name())
+
+
+@pytest.mark.parametrize("url", [DIALECT, PLUGIN], ids=["dialect", "plugin"])
+def test_an_engines_execution_options_are_the_applications_own(url: str) -> None:
+    engine = create_engine(url, execution_options={"own": 1})
+    assert engine.get_execution_options() == {"own": 1}
+    assert events_of(engine.execution_options(other=2)) is events_of(engine) is not None
+    assert events_of(create_engine("postgresql+psycopg://")) is None
