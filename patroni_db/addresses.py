@@ -87,22 +87,26 @@ def _parse_ipv6(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where a server listens. There is none whose host is not a name or an address, so drivers can be given it.
+    """Where a server listens. One that came as text is made by :meth:`parse`.
 
     :param host: a name or an address, an IPv6 address without brackets; or several of one server, with commas, as
         libpq takes them
     :param port: a TCP port
-    :raises ValueError: it is no such host or port; the message does not repeat the text
     """
 
     host: str
     port: int
 
-    def __post_init__(self) -> None:
-        """Check, and spell the host in the one way that :func:`parse_host` knows."""
-        object.__setattr__(self, "host", ",".join(parse_hosts(self.host)))
-        if not 0 < self.port <= _MAX_PORT:
+    @classmethod
+    def parse(cls, host: str, port: int) -> Self:
+        """Return the address whose host is spelled as :func:`parse_host` knows, so that drivers can be given it.
+
+        :raises ValueError: it is no such host or port; the message does not repeat the text
+        """
+        hosts = parse_hosts(host)
+        if not 0 < port <= _MAX_PORT:
             raise ValueError("not a port")
+        return cls(",".join(hosts), port)
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -415,7 +415,7 @@ def _address(value: object) -> Address:
         return value
     host, colon, port = str(value).strip().rpartition(":")
     try:
-        return Address(host, (_port(port) if colon else None) or 0)
+        return Address.parse(host, (_port(port) if colon else None) or 0)
     except ValueError:
         raise ValueError(f"{quoted(value)} is not host:port") from None
 

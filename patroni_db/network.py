@@ -44,9 +44,15 @@ class AddressBook:
         return cls(config.port, config.address_map, config.allowed_hosts, https_only, seeds, for_members)
 
     def address_of(self, member: Member) -> Address | None:
-        """Return where to connect to `member`'s PostgreSQL; None when it advertises nothing, or nothing allowed."""
-        advertised = member.address
-        if advertised is None or not self.allows(advertised.host):
+        """Return where to connect to `member`'s PostgreSQL; None when it advertises nothing, or nothing allowed.
+
+        It is put together again from what was checked.
+        """
+        if member.address is None or not self.allows(member.address.host):
+            return None
+        try:
+            advertised = Address.parse(member.address.host, member.address.port)
+        except ValueError:  # its port is none
             return None
         reachable = self._mapped(advertised)
         if reachable is not None:

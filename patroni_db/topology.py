@@ -241,7 +241,7 @@ def _address(host: object, port: object, refused: list[str]) -> Address | None:
     if name is None or number is None:
         return None
     try:
-        return Address(name, number)
+        return Address.parse(name, number)
     except ValueError as exc:
         refused.append(f"the address {_cut(name)!r}, port {_cut(str(number))}: {exc}")
         return None

@@ -136,6 +136,7 @@ def test_a_host_that_is_not_allowed_is_never_connected_to(host: str) -> None:
     guarded = book(allowed_hosts=GUARDED)
     assert not guarded.allows(host)
     assert guarded.address_of(parsed(host=host)) is None
+    assert guarded.address_of(member(host)) is None, "whoever made the member"
     for url in (f"http://{host}:8008/patroni", f"http://{host}/patroni", f"http://{host}", f"http://[{host}]:8008"):
         assert guarded.api_url(parsed(api_url=url)) is None
         assert guarded.api_url(Member("n1", "leader", "running", None, url)) is None
@@ -165,6 +166,7 @@ def test_what_is_connected_to_is_what_was_checked(host: str, used: str) -> None:
     guarded = book(allowed_hosts=GUARDED)
     assert guarded.address_of(parsed(host=host)) == Address(used, 5432)
     assert book().address_of(parsed(host=host)) == Address(used, 5432)
+    assert book().address_of(member(host)) == Address(used, 5432)
 
 
 @pytest.mark.parametrize(
