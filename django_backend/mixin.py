@@ -181,6 +181,7 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
                 self._discard()
             else:
                 self._keeps_state = False  # what a new session is given, the next one is given too
+                self._looked_at = -math.inf if self._discovery is None else self._discovery.clock()
                 return
 
     @contextlib.contextmanager

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -28,6 +29,7 @@ import pytest
 from django.db import DatabaseError, Error, InternalError, OperationalError, ProgrammingError, transaction
 from django.db import connections as django_connections
 
+from django_backend import session_state
 from django_backend.errors import CommitOutcomeUnknown
 from patroni_db.cluster.rest import get_json
 from tests.django.backends import Project, project
@@ -421,6 +423,13 @@ def test_a_transaction_begun_by_hand_is_not_cut_in_two(cluster: LocalCluster, ta
         assert notes(cluster, table) == Counter()
 
 
+@pytest.fixture
+def unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody look at a connection while one cursor is used."""
+    monkeypatch.setattr(session_state, "_LOOK_EVERY", math.inf)
+
+
+@pytest.mark.usefixtures("unnoticed")
 def test_a_write_refused_by_a_standby_runs_on_the_primary(cluster: LocalCluster, table: str) -> None:
     """A pooler beside each node hands sessions on to a server that has become a standby: 25006."""
     with project(cluster, CONN_MAX_AGE=None) as aliases:
@@ -435,6 +444,7 @@ def test_a_write_refused_by_a_standby_runs_on_the_primary(cluster: LocalCluster,
     assert notes(cluster, table) == Counter(["once"])
 
 
+@pytest.mark.usefixtures("unnoticed")
 def test_several_statements_are_not_repeated(cluster: LocalCluster, table: str) -> None:
     with project(cluster, CONN_MAX_AGE=None) as aliases:
         wrapper, reader = aliases["default"], aliases["replica"]
