@@ -45,6 +45,7 @@ from patroni_db.errors import DiscoveryError, KeyReusedError, NoServerError
 from patroni_db.faults import READING_FAULTS, Fault, classify, sqlstate_of
 from patroni_db.isolation import LOWER, refuses_serializable, sets_serializable
 from patroni_db.libpq import attempt_params
+from patroni_db.log_levels import level_of_replacement
 from patroni_db.markers import RENEW_AFTER
 from patroni_db.outcome import ends_transaction, is_in_doubt
 from patroni_db.outside import outside_params
@@ -356,7 +357,8 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
         # statement to tell. So it is when the user wrote BEGIN.
         if not self.autocommit if connection.closed else connection.pgconn.transaction_status != _IDLE:
             return
-        logger.info("connection of %r to %s is replaced: %s", self.alias, stamp.member or stamp.address, objection.why)
+        level = level_of_replacement(discovery, stamp, objection.why)
+        logger.log(level, "connections of %r to %s are replaced: %s", self.alias, stamp, objection.why)
         self._discard()
 
     def _keep(self, stamp: Stamp, config: PatroniConfig, snapshot: Snapshot, *, between: bool) -> None:
@@ -368,6 +370,8 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
 
     def _discard(self) -> None:
         """Close the driver's connection itself, so that no pool can hand it out again, and then the wrapper's."""
+        if self.settings_dict["OPTIONS"].get("pool"):
+            self.connection.ended_on_purpose = True
         with contextlib.suppress(self.Database.Error):
             self.connection.close()
         with contextlib.suppress(Error):

@@ -19,6 +19,7 @@ from patroni_db.connections import Objection, Stamp, driver_of, why_unusable
 from patroni_db.errors import DiscoveryError, NoServerError
 from patroni_db.faults import Fault, classify
 from patroni_db.libpq import attempt_params
+from patroni_db.log_levels import level_of_replacement
 from patroni_db.time_limit import time_left, time_limit
 
 if TYPE_CHECKING:
@@ -140,6 +141,18 @@ class PooledConnection(_Routed, psycopg.Connection[Any]):  # type: ignore[misc] 
     """A connection that knows where it leads."""
 
     stamp: Stamp
+    ended_on_purpose = False
+    """Whether the connection was closed because it must not be used any more; the log has told that already."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a record of psycopg's pool tells something else than that we closed a connection on purpose."""
+    connection = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    return not getattr(connection, "ended_on_purpose", False)
+
+
+# Documented for loggers: of each connection that we close and return, the pool would warn.
+logging.getLogger("psycopg.pool").addFilter(_is_news)
 
 
 def _routed_class(base: type[psycopg.Connection[Any]] | None) -> type[PooledConnection]:
@@ -287,7 +300,9 @@ class PatroniPool(ConnectionPool[PooledConnection]):
                 why = "its server has more than its share"
             if why is None:
                 return connection
-            logger.info("pooled connection to %s is replaced: %s", connection.stamp.address, why)
+            level = level_of_replacement(self._source.discovery, connection.stamp, why)
+            logger.log(level, "pooled connections to %s are replaced: %s", connection.stamp, why)
+            connection.ended_on_purpose = True
             connection.close()
             self.putconn(connection)
 

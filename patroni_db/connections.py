@@ -55,6 +55,9 @@ class Stamp:
     pooled: bool = False
     primary: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.member} ({self.address})" if self.member else str(self.address)
+
     def renewed(self, generation: int) -> Stamp:
         """Return the stamp for a later `generation` under which it is still right."""
         return dataclasses.replace(self, generation=generation)

@@ -375,7 +375,7 @@ class Discovery:
             with self._lock:
                 self._alarm_ends = -math.inf
         if primary and self.gate.prove(address, seeker):
-            logger.info("%s (%s) proved to be the primary", member or "a fallback host", address)
+            logger.info("%s (%s) proved to be the primary: writes go on", member or "a fallback host", address)
 
     # -- Sharing the load ------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from patroni_db.connections import driver_of, still_right
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
 
     from patroni_db.config import PatroniConfig
     from patroni_db.connections import Driver, Stamp
@@ -106,12 +106,20 @@ class LiveConnections:
 
         :param snapshot: the current view
         """
-        return self._end([live for live in self._open() if must_end(live.stamp, live.config, snapshot)])
+        leader = snapshot.topology.leader
+        moved = f"{leader.name} is the leader" if leader is not None else "it is no member any more"
+        return self._end(
+            (live, moved if live.config.target.writes else "it is no member any more")
+            for live in self._open()
+            if must_end(live.stamp, live.config, snapshot)
+        )
 
     def end_reads(self, member: str) -> int:
         """End every connection to `member` that was made for a target that does not write; return how many."""
         return self._end(
-            [live for live in self._open() if live.stamp.member == member and not live.config.target.writes]
+            (live, "it does not answer")
+            for live in self._open()
+            if live.stamp.member == member and not live.config.target.writes
         )
 
     def unanswered(self, seconds: float) -> set[Stamp]:
@@ -146,12 +154,19 @@ class LiveConnections:
                 self._forget(live)
         return found
 
-    @staticmethod
-    def _end(wrong: list[_Live]) -> int:
-        for live in wrong:
-            logger.info("ending a connection to %s (%s)", live.stamp.member, live.stamp.address)
+    def _end(self, wrong: Iterable[tuple[_Live, str]]) -> int:
+        """End connections, and forget them: whoever uses one closes it when it fails.
+
+        :param wrong: each with the reason, for the log
+        """
+        ended: collections.Counter[tuple[str, str]] = collections.Counter()
+        for live, why in wrong:
             live.end()
-        return len(wrong)
+            self._forget(live)
+            ended[str(live.stamp), why] += 1
+        for (server, why), number in ended.items():
+            logger.info("ended %d connection%s to %s: %s", number, "" if number == 1 else "s", server, why)
+        return ended.total()
 
     def _forget(self, live: _Live) -> None:
         with self._lock:

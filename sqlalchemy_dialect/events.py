@@ -31,6 +31,7 @@ from patroni_db.discovery import discovery_for
 from patroni_db.errors import PatroniError
 from patroni_db.faults import Fault, classify
 from patroni_db.isolation import LOWER, sets_serializable
+from patroni_db.log_levels import level_of_replacement
 from sqlalchemy_dialect.attempt import attempt_on
 from sqlalchemy_dialect.commits import in_doubt, watch_commits, watch_statements
 from sqlalchemy_dialect.connecting import ASYNC_CREATOR, async_connect_of, attempt_arguments, connect_of
@@ -228,7 +229,8 @@ class PatroniEvents:
             return
         if not objection.is_fault and not known.driver.is_idle(connection):
             return  # somebody is at work with it: StaticPool hands one connection out to several
-        logger.info("replacing a connection to %s (%s): %s", known.stamp.member, known.stamp.address, objection.why)
+        level = level_of_replacement(self.discovery, known.stamp, objection.why)
+        logger.log(level, "connections to %s are replaced: %s", known.stamp, objection.why)
         if objection.is_fault and not moved:  # the discovery does not know yet that something is wrong
             self.discovery.invalidate(known.stamp.member, known.stamp.address)
         raise DisconnectionError(objection.why)
@@ -273,7 +275,8 @@ class PatroniEvents:
             context.is_disconnect = True
             # The others in the pool are looked at when they are handed out: one that is fine must not go with it.
             context.invalidate_pool_on_disconnect = False
-            logger.info("lost a connection to %s (%s): %s", known.stamp.member, known.stamp.address, fault.value)
+            level = level_of_replacement(self.discovery, known.stamp, fault.value)
+            logger.log(level, "connections to %s are lost: %s", known.stamp, fault.value)
             self.discovery.invalidate(known.stamp.member, known.stamp.address)
         distrusted = self.discovery.distrust(known.stamp, fault, reported)
         if attempt is not None:
