@@ -307,7 +307,8 @@ class LocalCluster:
             argv=etcd_command(etcd, layout, root / _ETCD, self._certificates),
             env=etcd_environment,
             log="etcd.log",
-            privileged=str(etcd.path) in unreadable,
+            # Where nothing was kept there is nothing to forgo: a user's own capabilities are his.
+            privileged=not unreadable or not unreadable.isdisjoint({str(etcd.path), self._directory}),
         )
         postgres_program = self._unprivileged(postgres, unreadable)
         self._await("etcd to be healthy", lambda: self._etcd.is_healthy, deadline, (_ETCD,))
@@ -325,7 +326,7 @@ class LocalCluster:
             self._call("write", path=f"{node.name}/patroni.json", text=json.dumps(config, indent=1))
         first, *others = self.nodes
         self._progress(f"starting {first.name}: a new database")
-        privileged = bool(unreadable - {str(etcd.path)})
+        privileged = not unreadable or unreadable != {str(etcd.path)}
         self._start_patroni(first, postgres, privileged)
         self._await(f"{first.name} to begin", self._is_initializing, deadline, (_ETCD, first.name))
         # Who holds the initialize key makes the database. The others can start now: they wait for it.
@@ -346,7 +347,8 @@ class LocalCluster:
         Nor where it cannot be: no setpriv, or the folder of temporary files does not let programs be executed.
         """
         setpriv = shutil.which("setpriv")
-        if not unreadable or not unreadable.isdisjoint(_postgres_programs(postgres)) or setpriv is None:
+        needed = {*_postgres_programs(postgres), self._directory}
+        if not unreadable or not unreadable.isdisjoint(needed) or setpriv is None:
             return None
         script = without_capability(str(postgres.directory / "postgres"), setpriv)
         written = self._call("write", path="postgres", text=script, mode=0o700)
