@@ -104,7 +104,8 @@ def drained(cluster: LocalCluster, discovery: Discovery, name: str) -> Iterator[
     def reload(text: str, *, serves: bool) -> None:
         file.write_text(text)
         url = cluster.urls[[node.name for node in cluster.nodes].index(name)]
-        requests.post(f"{url}/reload", timeout=10)
+        login = (cluster.api_user, cluster.api_password)
+        requests.post(f"{url}/reload", timeout=10, auth=login).raise_for_status()
 
         def is_known() -> bool:
             discovery.wait_for_look()
