@@ -34,7 +34,13 @@ from patroni_db.isolation import LOWER, sets_serializable
 from patroni_db.log_levels import level_of_replacement
 from sqlalchemy_dialect.attempt import attempt_on
 from sqlalchemy_dialect.commits import in_doubt, watch_commits, watch_statements
-from sqlalchemy_dialect.connecting import ASYNC_CREATOR, async_connect_of, attempt_arguments, connect_of
+from sqlalchemy_dialect.connecting import (
+    ASYNC_CREATOR,
+    async_connect_of,
+    attempt_arguments,
+    connect_of,
+    server_arguments,
+)
 from sqlalchemy_dialect.marks import MARK, Mark, mark, mark_of
 from sqlalchemy_dialect.reactions import condemns
 from sqlalchemy_dialect.settings import refuse_addressing
@@ -142,12 +148,11 @@ class PatroniEvents:
             return None
         # Returning a connection ends the event, so the application's own listeners, which may add a password
         # that is made at this moment, have their turn first.
-        for listener in self._later_listeners(dialect):
-            given = listener(dialect, record, cargs, cparams)
-            if given is not None:
-                return given
+        given = self._given_by_listeners(dialect, record, cargs, cparams)
+        if given is not None:
+            return given
 
-        own = getattr(type(dialect), "connect", None) is not DefaultDialect.connect
+        own = getattr(dialect.connect, "__func__", None) is not DefaultDialect.connect
         make: Callable[..., DBAPIConnection] = dialect.connect if own else connect_of(dialect.loaded_dbapi)
 
         def connect(attempt: Attempt) -> DBAPIConnection:
@@ -186,6 +191,24 @@ class PatroniEvents:
         if engine is not None and not self._listens:
             self._listens = True
             watch_commits(engine)
+
+    def _given_by_listeners(
+        self, dialect: Dialect, record: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]
+    ) -> DBAPIConnection | None:
+        """Return the connection that one of the application's own listeners makes; None if none does."""
+        listeners = self._later_listeners(dialect)
+        if not listeners:
+            return None
+        # One that connects by itself is led to the right server, as every tool that does so.
+        servers = server_arguments(dialect.driver, self.discovery, self.config)
+        cparams.update(servers)
+        for listener in listeners:
+            given = listener(dialect, record, cargs, cparams)
+            if given is not None:
+                return given
+        for name in servers:
+            cparams.pop(name, None)
+        return None
 
     def _later_listeners(self, dialect: Dialect) -> list[Callable[..., DBAPIConnection | None]]:
         listeners = list(dialect.dispatch.do_connect)

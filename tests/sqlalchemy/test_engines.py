@@ -276,6 +276,20 @@ def test_connections_made_elsewhere_are_left_alone_and_warned_of(
     engine.dispose()
 
 
+@pytest.mark.parametrize("driver", ["patroni", "psycopg", "psycopg2"])
+def test_a_listener_that_connects_by_itself_is_led_to_the_primary(cluster: LocalCluster, driver: str) -> None:
+    client = ThreadClient(create_engine(url_of(cluster, driver)))
+
+    @event.listens_for(client.engine, "do_connect")
+    def connect(dialect: Any, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
+        return dialect.loaded_dbapi.connect(*cargs, **cparams)
+
+    try:
+        assert client.query(WHERE) == host_of_leader(cluster)
+    finally:
+        client.close()
+
+
 @pytest.mark.parametrize("driver", ["patroni", "psycopg"])
 def test_an_engine_that_is_forgotten_takes_its_thread_along(cluster: LocalCluster, driver: str) -> None:
     def watchers() -> set[threading.Thread]:
