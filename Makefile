@@ -28,7 +28,7 @@ endif
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format types wheel tox bench-failover bench-overhead bench-reads chaos clean
+.PHONY: help demo test test-all conformance conformance-short lint format types wheel tox bench-failover bench-overhead bench-reads chaos clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -41,6 +41,12 @@ test: $(READY) ## Run the tests, most of them on a real cluster
 
 test-all: $(READY) ## Run also further drivers, faults and moments of what those tests show
 	@$(PYTEST) --numprocesses 3 --dist worksteal $(SUITES)
+
+conformance: $(READY) ## Run Django's and SQLAlchemy's own suites on their backends and ours; ARGS="django --short"
+	@$(BIN)/python -m tests.conformance $(ARGS)
+
+conformance-short: $(READY) ## Run what of those suites is most likely to differ
+	@$(BIN)/python -m tests.conformance --short $(ARGS)
 
 lint: $(READY) ## Check style and format
 	@$(BIN)/ruff check .
