@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.sql.functions import FunctionElement, next_value
 from sqlalchemy.sql.selectable import ForUpdateArg
 
-from sqlalchemy_dialect.effects import Effect, effect_of_function, effect_of_sql
+from patroni_db.sql_effect import Effect, effect_of_function, effect_of_sql
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.base import Executable

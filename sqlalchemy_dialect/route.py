@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event
 
 from patroni_db.faults import Fault, classify
+from patroni_db.sql_effect import Effect, effect_of_sql
 from sqlalchemy_dialect.declarations import READ_ONLY
-from sqlalchemy_dialect.effects import Effect, effect_of_sql
 from sqlalchemy_dialect.errors import ReadOnlyError, TransactionOnReplicaError
 from sqlalchemy_dialect.marks import mark_of
 

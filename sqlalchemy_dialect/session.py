@@ -29,9 +29,9 @@ from sqlalchemy.util import EMPTY_DICT
 from patroni_db.causal import Standing
 from patroni_db.causal_context import causal_scope, observe, observed
 from patroni_db.connections import in_hot_standby
+from patroni_db.sql_effect import Effect
 from sqlalchemy_dialect.clauses import effect_of
 from sqlalchemy_dialect.declarations import READ_ONLY, USE, declaration
-from sqlalchemy_dialect.effects import Effect
 from sqlalchemy_dialect.events import events_of
 from sqlalchemy_dialect.marks import mark_of
 from sqlalchemy_dialect.route import ROUTE, Route, guard, refusal

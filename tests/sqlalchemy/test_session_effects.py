@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import CreateTable
 
+from patroni_db.sql_effect import Effect, effect_of_sql
 from sqlalchemy_dialect.clauses import effect_of
-from sqlalchemy_dialect.effects import Effect, effect_of_sql
 
 NEUTRAL, READS, MAY_WRITE, WRITES = Effect
 

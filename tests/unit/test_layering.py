@@ -39,6 +39,7 @@ PURE = (
     "selection",
     "signals",
     "snapshot",
+    "sql_effect",
     "statements",
     "time_limit",
     "topology",
