@@ -14,6 +14,7 @@ from django.db.models.sql.query import Query
 
 from django_backend.read_rules import goes_to_replica
 from django_backend.routed_alias import RoutedAlias
+from patroni_db.sql_effect import Effect, effect_of_sql
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.operations import DatabaseOperations as _Operations
@@ -46,6 +47,8 @@ class ReadingCompiler(_Compiler):
         super().__init__(query, connection, using, *args, **kwargs)
         if type(using) is RoutedAlias and not isinstance(query, Query):
             using.take_reader()  # raw SQL: it is executed on connections[alias], and this only names its columns
+        # Where the query is executed after all, if its SQL turns out to need the primary.
+        self._primary: Any = None
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
         """Execute the query, and return its rows in the form that is asked for."""
@@ -53,8 +56,20 @@ class ReadingCompiler(_Compiler):
         if type(using) is RoutedAlias:
             reader = using.take_reader()
             if reader and not self.query.select_for_update and goes_to_replica(self.connection, reader):
-                self.connection = connections[reader]
+                self._primary, self.connection = self.connection, connections[reader]
         return super().execute_sql(*args, **kwargs)
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Return the SQL and its parameters; :meth:`execute_sql` asks for them before it makes a cursor.
+
+        Functions of PostgreSQL that a standby refuses (``nextval()``), or that mean another thing there (an advisory
+        lock keeps nobody out), are the primary's.
+        """
+        sql, params = super().as_sql(*args, **kwargs)
+        primary, self._primary = self._primary, None
+        if primary is not None and effect_of_sql(sql) > Effect.READS:
+            self.connection = primary
+        return sql, params
 
 
 class WritingCompiler(_Compiler):

@@ -18,7 +18,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import connections, router, transaction
-from django.db.models import Count, Exists, F, OuterRef, Prefetch
+from django.db.models import BigIntegerField, BooleanField, Count, Exists, F, Func, OuterRef, Prefetch, Value
 from django.db.transaction import TransactionManagementError
 
 from django_backend.causal import consistency
@@ -53,6 +53,21 @@ def read(model: Any) -> list[Any]:
     assert aliases == ["replica"]
     assert {(type(thing._state.db), thing._state.db) for thing in found} == {(RoutedAlias, "default")}
     return found
+
+
+class TryLock(Func):
+    function = "pg_try_advisory_lock"
+    output_field = BooleanField()
+
+
+class NextValue(Func):
+    function = "nextval"
+    output_field = BigIntegerField()
+
+
+class TransactionId(Func):
+    function = "txid_current"
+    output_field = BigIntegerField()
 
 
 async def read_async() -> list[Book]:
@@ -221,6 +236,29 @@ def test_rows_are_locked_on_the_primary() -> None:
         with prevent_writes():
             read(Book)
     assert aliases == ["default", "default", "replica"]
+
+
+NEEDS_PRIMARY: dict[str, Callable[[], Any]] = {
+    "a lock by an annotation": lambda: list(Book.objects.annotate(got=TryLock(Value(1)))),
+    "a lock by a filter": lambda: list(Book.objects.alias(got=TryLock("pk")).filter(got=True)),
+    "a lock in extra": lambda: list(Book.objects.extra(where=["pg_try_advisory_lock(shop_book.id)"])),
+    "a lock in a subquery": lambda: list(Shelf.objects.filter(Exists(Book.objects.filter(TryLock(OuterRef("pk")))))),
+    "a lock in an aggregate": lambda: Book.objects.annotate(got=TryLock("pk")).aggregate(Count("got")),
+    "a number of a sequence": lambda: list(Book.objects.values(number=NextValue(Value("shop_book_id_seq")))),
+    "the transaction": lambda: Book.objects.values_list(TransactionId()).first(),
+}
+
+
+@pytest.mark.parametrize("reads", NEEDS_PRIMARY.values(), ids=NEEDS_PRIMARY)
+def test_functions_that_need_the_primary_are_called_there(reads: Callable[[], Any]) -> None:
+    with executed_on() as aliases:
+        reads()
+        with use_replica():
+            reads()
+        list(Book.objects.annotate(text=Value("nextval('s')")).iterator())
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock_all()")
+    assert aliases == ["default", "default", "replica", "default"]
 
 
 def test_the_alias_is_that_of_the_primary_to_everybody_else() -> None:
