@@ -14,7 +14,7 @@ from patroni_db.statements import StatementKind, kind_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["is_for_reading", "refuse_write", "statement_kind"]
+__all__ = ["is_for_reading", "refuse_write", "statement_kind", "text_of"]
 
 _SHOWN = 40
 
@@ -40,14 +40,22 @@ def statement_kind(sql: Any, connection: Any) -> StatementKind:
     :param sql: whatever psycopg executes
     :param connection: the driver's, for quoting
     """
-    if not isinstance(sql, str):
-        if isinstance(sql, bytes):
-            sql = sql.decode(errors="replace")
-        elif hasattr(sql, "as_string"):
-            sql = sql.as_string(connection)
-        else:
-            return StatementKind.UNKNOWN
-    return kind_of(sql)
+    text = text_of(sql, connection)
+    return kind_of(text) if text or sql == "" else StatementKind.UNKNOWN
+
+
+def text_of(sql: Any, connection: Any) -> str:
+    """Return a statement as text, empty where that cannot be told.
+
+    :param sql: whatever psycopg executes
+    :param connection: the driver's, for quoting
+    """
+    if isinstance(sql, str):
+        return sql
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    text: str = sql.as_string(connection) if hasattr(sql, "as_string") else ""
+    return text
 
 
 def refuse_write(alias: str, kind: StatementKind, sql: Any, *, for_reading: bool, standby: bool | None) -> None:

@@ -181,7 +181,7 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
                 logger.info("connection of %r lost while it was set up: %s", self.alias, exc)
                 self._discard()
             else:
-                self._keeps_state = False  # what a new session is given, the next one is given too
+                self._note_new_session()
                 self._looked_at = -math.inf if self._discovery is None else self._discovery.clock()
                 return
 

@@ -31,7 +31,7 @@ def goes_to_replica(primary: BaseDatabaseWrapper, reader: str) -> bool:
         return False
     if route is Route.REPLICA:
         return True
-    if primary.in_atomic_block or (primary.connection is not None and not primary.autocommit):
+    if primary.in_atomic_block or (primary.connection is not None and _keeps_reads(primary)):
         return False
     work = current_work()
     if work is not None and work.reads_primary(alias):
@@ -40,3 +40,8 @@ def goes_to_replica(primary: BaseDatabaseWrapper, reader: str) -> bool:
     if scope is None or not scope.tokens or (work is not None and work.level is Consistency.EVENTUAL):
         return True
     return shows_what_is_known(scope, reader, alias)
+
+
+def _keeps_reads(primary: BaseDatabaseWrapper) -> bool:
+    """Return whether reads belong on the open connection; an engine of others does not tell."""
+    return not primary.autocommit or getattr(primary, "keeps_reads", False)

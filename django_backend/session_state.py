@@ -6,8 +6,9 @@ import math
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from django_backend.guard import text_of
 from django_backend.work import current_work
-from patroni_db.statements import StatementKind, keeps_state
+from patroni_db.statements import StatementKind, keeps_state, shapes_reads, takes_lock
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper as _Base
@@ -48,6 +49,10 @@ class SessionStateMixin(_Base):
     _work_began: float = -math.inf
     # Whether the session was given something outside of what all its kind are given.
     _keeps_state: bool = False
+    # Whether reads see other rows in the session than in others: of the tables of a tenant, for example.
+    _shapes_reads: bool = False
+    # Whether an advisory lock was taken in this request or job: what it guards must be read where it is written.
+    _has_locked: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Cursors whose rows the server keeps.
@@ -61,8 +66,14 @@ class SessionStateMixin(_Base):
             self._server_cursors.add(cursor)
         return cursor
 
+    @property
+    def keeps_reads(self) -> bool:
+        """Whether reads belong on the open connection, and not on a replica's, because of what was executed on it."""
+        return self._shapes_reads or self._has_locked
+
     def _begin_work(self) -> None:
         """Note that a request or job begins, or has ended."""
+        self._has_locked = False
         if self._discovery is not None:
             self._work_began = self._discovery.clock()
 
@@ -101,10 +112,18 @@ class SessionStateMixin(_Base):
 
         :param kind: what it does
         """
-        if not self._keeps_state:
-            # Of a long one, which is a bulk one, the beginning tells.
-            told = isinstance(sql, str) and keeps_state(sql if len(sql) <= _LONGEST else sql[:_LONGEST])
-            self._keeps_state = told or kind is StatementKind.UNKNOWN
+        # Of a long one, which is a bulk one, the beginning tells.
+        text = text_of(sql, self.connection)[:_LONGEST]
+        if keeps_state(text):
+            self._keeps_state = True
+            self._shapes_reads = self._shapes_reads or shapes_reads(text)
+            self._has_locked = self._has_locked or takes_lock(text)
+        elif kind is StatementKind.UNKNOWN:
+            self._keeps_state = True
+
+    def _note_new_session(self) -> None:
+        """Note that the session is new. What it was given at once, the next one is given too."""
+        self._keeps_state = self._shapes_reads = self._has_locked = False
 
     def _renew_outlived(self, cursor: Any) -> None:
         """Let a cursor go on that was made before its connection was replaced, as one that is kept for long is.

@@ -11,7 +11,7 @@ import functools
 import re
 from typing import Final
 
-__all__ = ["StatementKind", "keeps_state", "kind_of"]
+__all__ = ["StatementKind", "keeps_state", "kind_of", "shapes_reads", "takes_lock"]
 
 
 class StatementKind(enum.IntEnum):
@@ -57,6 +57,14 @@ _KEPT_BY_SESSION: Final = re.compile(
     r"|\b(?:CREATE|INTO)\s+(?:(?:GLOBAL|LOCAL|OR\s+REPLACE)\s+)?TEMP(?:ORARY)?\b"
     r"|\b(?:SET_CONFIG|PG_(?:TRY_)?ADVISORY_LOCK\w*)\s*\("
 )
+# Which rows later reads of the session see, and of which tables: where names are looked for, who asks, what policies of
+# row-level security and the like are told (settings with a dot), and tables that only this session has.
+_SHAPES_READS: Final = re.compile(
+    r"(?:\A|;)\s*SET\s+(?:SESSION\s+)?(?:SEARCH_PATH|SCHEMA|ROLE|AUTHORIZATION|ROW_SECURITY|[\w\"]+\s*\.)"
+    r"|\b(?:CREATE|INTO)\s+(?:(?:GLOBAL|LOCAL|OR\s+REPLACE)\s+)?TEMP(?:ORARY)?\b"
+    r"|\bSET_CONFIG\s*\("
+)
+_TAKES_LOCK: Final = re.compile(r"\bPG_(?:TRY_)?ADVISORY_LOCK\w*\s*\(")
 # Longer ones are not kept, and a write is mostly told by its first word.
 _LONGEST_KEPT: Final = 4096
 _LONGEST_HEAD: Final = 24
@@ -75,6 +83,18 @@ def keeps_state(sql: str) -> bool:
     seen.
     """
     return _KEPT_BY_SESSION.search(_bare(sql).upper()) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def shapes_reads(sql: str) -> bool:
+    """Return whether later reads see other rows in this session than in one that was not given `sql`."""
+    return _SHAPES_READS.search(_bare(sql).upper()) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def takes_lock(sql: str) -> bool:
+    """Return whether the session may hold an advisory lock after `sql`."""
+    return _TAKES_LOCK.search(_bare(sql).upper()) is not None
 
 
 def _kind_of(sql: str) -> StatementKind:

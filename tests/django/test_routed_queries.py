@@ -20,6 +20,7 @@ from django.core.management import call_command
 from django.db import connections, router, transaction
 from django.db.models import BigIntegerField, BooleanField, Count, Exists, F, Func, OuterRef, Prefetch, Value
 from django.db.transaction import TransactionManagementError
+from psycopg import sql
 
 from django_backend.causal import consistency
 from django_backend.routed_alias import RoutedAlias
@@ -252,13 +253,61 @@ NEEDS_PRIMARY: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("reads", NEEDS_PRIMARY.values(), ids=NEEDS_PRIMARY)
 def test_functions_that_need_the_primary_are_called_there(reads: Callable[[], Any]) -> None:
     with executed_on() as aliases:
+        list(Book.objects.annotate(text=Value("nextval('s')")).iterator())
         reads()
         with use_replica():
             reads()
-        list(Book.objects.annotate(text=Value("nextval('s')")).iterator())
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock_all()")
-    assert aliases == ["default", "default", "replica", "default"]
+    assert aliases == ["replica", "default", "default", "default"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET search_path TO public, pg_temp",
+        sql.SQL("SET search_path TO {}").format(sql.Identifier("public")),
+        b"SET SESSION search_path = public",
+        "SET SCHEMA 'public'",
+        'SET "shop"."tenant" = 5',
+        "SET shop.tenant TO 5",
+        "SELECT set_config('shop.tenant', '5', false)",
+        "CREATE TEMPORARY TABLE mine AS SELECT 1 AS one",
+    ],
+    ids=str,
+)
+def test_reads_follow_what_the_session_was_given(statement: Any) -> None:
+    read(Book)
+    with connections["default"].cursor() as cursor:
+        cursor.execute(statement)
+    with executed_on() as aliases:
+        list(Book.objects.all())
+        with use_replica():
+            list(Book.objects.all())
+    assert aliases == ["default", "replica"]
+    connections["default"].close()
+    read(Book)
+
+
+@pytest.mark.parametrize(
+    "statement", ["SET statement_timeout = 0", "SET LOCAL search_path TO public", "LISTEN jobs", "SELECT 'SET a.b = 1'"]
+)
+def test_reads_go_to_a_replica_whatever_else_the_session_was_given(statement: str) -> None:
+    with connections["default"].cursor() as cursor:
+        cursor.execute(statement)
+    read(Book)
+
+
+def test_what_a_lock_guards_is_read_on_the_primary() -> None:
+    wrapper = connections["default"]
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(1)")
+        with executed_on() as aliases:
+            list(Book.objects.all())
+        cursor.execute("SELECT pg_advisory_unlock(1)")
+    assert aliases == ["default"]
+    wrapper.close_if_unusable_or_obsolete()
+    read(Book)
 
 
 def test_the_alias_is_that_of_the_primary_to_everybody_else() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patroni_db.statements import StatementKind, keeps_state, kind_of
+from patroni_db.statements import StatementKind, keeps_state, kind_of, shapes_reads, takes_lock
 
 READS = [
     "SELECT 1",
@@ -109,3 +109,48 @@ def test_no_text_is_too_strange(text: str) -> None:
 )
 def test_what_a_session_holds_afterwards(sql: str, expected: bool) -> None:
     assert keeps_state(sql) is expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1", False),
+        ("SELECT 'SET ROLE x' -- SET ROLE x", False),
+        ("SET work_mem = '1MB'", False),
+        ("SET TIME ZONE 'UTC'", False),
+        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", False),
+        ("SET LOCAL search_path TO tenant", False),
+        ("SET LOCAL app.tenant = 1", False),
+        ("UPDATE t SET a.b = 1", False),
+        ("set search_path = tenant, public", True),
+        ("SELECT 1; SET SESSION search_path TO tenant", True),
+        ("SET ROLE reader", True),
+        ("SET SESSION AUTHORIZATION reader", True),
+        ("SET SCHEMA 'tenant'", True),
+        ("SET app.tenant = 1", True),
+        ('SET "app".tenant = 1', True),
+        ("SET pg_trgm.similarity_threshold = 0.5", True),
+        ("SET row_security = off", True),
+        ("SELECT set_config('app.tenant', '1', false)", True),
+        ("CREATE TEMP TABLE t (a int)", True),
+        ("SELECT 1 AS a INTO TEMPORARY t", True),
+        ("SELECT pg_advisory_lock(1)", False),
+    ],
+)
+def test_what_a_session_was_given_shapes_what_it_reads(sql: str, expected: bool) -> None:
+    assert shapes_reads(sql) is expected
+    assert keeps_state(sql) or not expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT pg_advisory_lock(1)", True),
+        ("SELECT pg_try_advisory_lock_shared (1)", True),
+        ("SELECT pg_advisory_xact_lock(1)", False),
+        ("SELECT pg_advisory_unlock(1)", False),
+        ("SELECT 'pg_advisory_lock(1)'", False),
+    ],
+)
+def test_whether_the_session_holds_a_lock(sql: str, expected: bool) -> None:
+    assert takes_lock(sql) is expected
