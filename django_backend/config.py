@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
+from patroni_db.config import is_setting
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -36,8 +38,12 @@ def databases(
     :param OPTIONS: ``patroni_*`` settings and the driver's. ``patroni_max_lag``, ``patroni_tags`` and
         ``patroni_target`` (default ``replica_preferred``) are taken for the replicas' alias alone
     :param settings: whatever else an entry of ``DATABASES`` may have, for both
-    :raises ImproperlyConfigured: `OPTIONS` would send the replicas' alias to the primary
+    :raises ImproperlyConfigured: `OPTIONS` would send the replicas' alias to the primary, or a ``patroni_*`` setting is
+        not in `OPTIONS`
     """
+    misplaced = sorted(filter(is_setting, settings))
+    if misplaced:
+        raise ImproperlyConfigured(f"databases(): {', '.join(misplaced)} must be in OPTIONS")
     reader = replica or ("replica" if alias == "default" else f"{alias}_replica")
     if reader == alias:
         raise ImproperlyConfigured(f"databases(): alias and replica are both {alias!r}")

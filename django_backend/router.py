@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from django_backend.aliases import following
@@ -70,8 +71,16 @@ class PrimaryReplicaRouter:
         return True if first is not None and first == second else None
 
     def allow_migrate(self, db: str, app_label: str, **_hints: Any) -> bool | None:
-        """Forbid migrations through aliases that read."""
-        return False if db in self._partners and not _has_tables.get() else None
+        """Forbid migrations through aliases that read.
+
+        This router has no say while a setting is wrong. Django's checks of models ask it before ours have named that
+        setting, and each connection names it too.
+        """
+        try:
+            partners = self._partners
+        except ImproperlyConfigured:
+            return None
+        return False if db in partners and not _has_tables.get() else None
 
     def primary_for(self, model: type[Model], **hints: Any) -> str | None:
         """Return the alias that `model` is written to; None when this router has no say. May be overridden.

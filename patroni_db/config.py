@@ -231,8 +231,9 @@ def is_setting(name: str) -> bool:
 def _unknown(name: str) -> str:
     spelled = re.sub("^patroni_?", "", name.lower().replace("-", "_"))
     close = difflib.get_close_matches(spelled, _PARSERS, n=1)
-    meant = f": did you mean {PREFIX}{close[0]}?" if close else "."
-    return f"is not a setting{meant} There are {', '.join(PREFIX + known for known in _PARSERS)}"
+    if close:
+        return f"is not a setting: did you mean {PREFIX}{close[0]}?"
+    return f"is not a setting. There are {', '.join(PREFIX + known for known in _PARSERS)}"
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

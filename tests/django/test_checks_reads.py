@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -26,17 +27,39 @@ ROOT = Path(__file__).parents[2]
 def test_the_documented_settings_are_clean(tmp_path: Path, document: str) -> None:
     if not (ROOT / document).exists():
         pytest.skip("the wheel is tested, without the documents")
-    (settings,) = re.findall(r"```python\n([^`]*INSTALLED_APPS \+= [^`]*)```", (ROOT / document).read_text())
-    call_command("startproject", "site_of_somebody", tmp_path)
-    with (tmp_path / "site_of_somebody" / "settings.py").open("a") as file:
-        file.write(settings)
-    words = [sys.executable, "manage.py", "check", "--fail-level", "INFO"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = check(tmp_path, documented_settings(document))
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
         "System check identified no issues (0 silenced).\n",
         "",
     )
+
+
+def test_a_misspelled_setting_is_a_message_and_not_a_traceback(tmp_path: Path) -> None:
+    if not (ROOT / "docs").exists():
+        pytest.skip("the wheel is tested, without the documents")
+    settings = documented_settings("docs/django.md").replace("patroni_urls", "patroni_url")
+    done = check(tmp_path, settings, "--database", "default")  # as `migrate` does, and Django 6.1 for itself
+    told = "(patroni.E001) DATABASES['default']['OPTIONS']: patroni_url: is not a setting: did you mean patroni_urls?\n"
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+def documented_settings(document: str) -> str:
+    found = re.findall(r"```python\n([^`]*INSTALLED_APPS \+= [^`]*)```", (ROOT / document).read_text())
+    assert len(found) == 1
+    return str(found[0])
+
+
+def check(folder: Path, settings: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run ``manage.py check`` in a new project with these settings at the end of its own."""
+    call_command("startproject", "site_of_somebody", folder)
+    with (folder / "site_of_somebody" / "settings.py").open("a") as file:
+        file.write(settings)
+    words = [sys.executable, "manage.py", "check", "--fail-level", "INFO", *options]
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "site_of_somebody.settings"}  # not that of these tests
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def ids(*, routed: bool = True, partners: bool = True) -> list[str | None]:

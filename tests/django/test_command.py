@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connections
 
 if TYPE_CHECKING:
     from patroni_db.cluster import LocalCluster
@@ -54,8 +55,6 @@ def test_an_alias_that_is_not_there() -> None:
 
 
 def test_no_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    from django.db import connections
-
     monkeypatch.setitem(
         connections.settings["replica"]["TEST"], "PATRONI_OPTIONS", {"patroni_urls": "http://127.0.0.1:9"}
     )
@@ -63,6 +62,12 @@ def test_no_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="1"):
         call_command("patroni", "status", "--database", "replica", stdout=io.StringIO(), stderr=errors)
     assert "http://127.0.0.1:9" in errors.getvalue()
+
+
+def test_a_wrong_setting_is_named_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connections.settings["replica"]["TEST"], "PATRONI_OPTIONS", {"patroni_url": "x"})
+    with pytest.raises(CommandError, match=r"\['replica'\].*did you mean patroni_urls\?"):
+        status()
 
 
 def test_an_action_is_needed() -> None:

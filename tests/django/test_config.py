@@ -78,3 +78,8 @@ def test_a_settings_module_stays_light() -> None:
     heavy = ("psycopg", "requests", "django.db")
     code = f"import sys, django_backend.config; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_setting_beside_options_is_refused() -> None:
+    with pytest.raises(ImproperlyConfigured, match="patroni_target, patroni_urls must be in OPTIONS"):
+        databases(NAME="app", patroni_urls=URLS, patroni_target="replica")

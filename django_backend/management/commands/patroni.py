@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
@@ -133,8 +134,7 @@ class Command(BaseCommand):
 def _chosen(aliases: Sequence[str] | None) -> dict[str, PatroniConfig]:
     """Return the aliases asked for, or all that follow a cluster, with their settings.
 
-    :raises CommandError: there is no such alias, or it follows no cluster
-    :raises ImproperlyConfigured: naming a wrong setting
+    :raises CommandError: there is no such alias, it follows no cluster, or a setting is wrong
     """
     known = wrappers()
     for alias in aliases or ():
@@ -144,7 +144,10 @@ def _chosen(aliases: Sequence[str] | None) -> dict[str, PatroniConfig]:
             raise CommandError(f"Alias {alias!r} does not have the engine django_backend.")
     if not known:
         raise CommandError("No alias in DATABASES has the engine django_backend.")
-    return {alias: known[alias].patroni_config for alias in aliases or known}
+    try:
+        return {alias: known[alias].patroni_config for alias in aliases or known}
+    except ImproperlyConfigured as exc:
+        raise CommandError(str(exc)) from exc
 
 
 def _looks(chosen: Mapping[str, PatroniConfig]) -> list[tuple[list[str], View | DiscoveryError]]:
