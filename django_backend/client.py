@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from patroni_db.libpq import server_params
+from patroni_db.libpq import NO_HOSTADDR, server_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +22,14 @@ class PatroniClientMixin(_Base):
     """Finds the server before psql is started. The shell itself stays there: it does not follow a failover."""
 
     connection: PatroniMixin
+
+    @classmethod
+    def settings_to_cmd_args_env(
+        cls, settings_dict: dict[str, Any], parameters: Iterable[str]
+    ) -> tuple[list[str], dict[str, str] | None]:
+        """Return psql's arguments and environment; PGHOSTADDR would lead it past the server that was found."""
+        args, env = super().settings_to_cmd_args_env(settings_dict, parameters)
+        return args, {**(env or {}), "PGHOSTADDR": NO_HOSTADDR}
 
     def runshell(self, parameters: Iterable[str]) -> None:
         """Start psql with `parameters` on a server that proved the alias's role."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADDRESSING",
     "DEFAULTS",
+    "NO_HOSTADDR",
     "attempt_params",
     "hosts_and_ports",
     "server_params",
@@ -43,6 +44,9 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 }
 # What discovery decides: naming a server or a role beside it would contradict it.
 ADDRESSING: Final = frozenset({"host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts"})
+#: A ``hostaddr`` that names none. One from PGHOSTADDR, a service file or a ``dsn`` would be connected to in place of
+#: every host.
+NO_HOSTADDR: Final = ""
 # libpq and psycopg raise a smaller connect_timeout to two seconds.
 _LEAST_CONNECT_TIMEOUT: Final = 2
 
@@ -55,7 +59,8 @@ def with_defaults(params: Mapping[str, Any]) -> dict[str, Any]:
 def attempt_params(params: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
     """Return `params` that lead to the attempt's server, within its time unless the user set ``connect_timeout``."""
     timeout = max(_LEAST_CONNECT_TIMEOUT, math.ceil(attempt.timeout))
-    return {"connect_timeout": timeout, **params, "host": attempt.address.host, "port": attempt.address.port}
+    server = {"host": attempt.address.host, "hostaddr": NO_HOSTADDR, "port": attempt.address.port}
+    return {"connect_timeout": timeout, **params, **server}
 
 
 def session_attrs(target: Target) -> str | None:

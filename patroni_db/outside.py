@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from patroni_db.errors import DiscoveryError
-from patroni_db.libpq import server_params
+from patroni_db.libpq import NO_HOSTADDR, server_params
 from patroni_db.selection import Target, candidates
 from patroni_db.topology import Address
 
@@ -68,4 +68,4 @@ def outside_addresses(discovery: Discovery, config: PatroniConfig) -> list[Addre
 
 def outside_params(discovery: Discovery, config: PatroniConfig) -> dict[str, Any]:
     """Return libpq's parameters that name the servers for a tool that connects by itself, and the role to prove."""
-    return server_params(outside_addresses(discovery, config), config.target)
+    return {**server_params(outside_addresses(discovery, config), config.target), "hostaddr": NO_HOSTADDR}

@@ -256,9 +256,12 @@ def test_commands_that_use_the_database(scratch: Any, patroni_cluster: LocalClus
             connection.execute("DROP DATABASE commands WITH (FORCE)")
 
 
-def test_dbshell_goes_where_the_alias_leads(scratch: Any, patroni_cluster: LocalCluster) -> None:
+def test_dbshell_goes_where_the_alias_leads(
+    scratch: Any, patroni_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from patroni_db.cluster.binaries import find_postgres
 
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.250")  # where nobody listens
     binaries = str(find_postgres(None).directory)
     where = "SELECT inet_server_addr() || ' ' || pg_is_in_recovery()"
     host = patroni_cluster.node(patroni_cluster.leader or "").host

@@ -42,6 +42,7 @@ def params(*rows: dict[str, Any], **settings: Any) -> dict[str, Any]:
 def test_the_primary_comes_first_and_the_others_are_there_for_after_a_failover() -> None:
     assert params(N1, LEADER, N3) == {
         "host": "n2.test,n1.test,n3.test",
+        "hostaddr": "",  # none of the environment's
         "port": "5432,5432,5433",
         "target_session_attrs": "read-write",
     }
