@@ -543,10 +543,11 @@ def _needs_asking(exc: Exception, elapsed: float) -> bool:
     """Return whether only the server can tell why the attempt failed.
 
     libpq reports a failed connection without SQLSTATE: a wrong password and a server that starts up look
-    alike. An attempt that timed out needs no asking: a refusal is prompt.
+    alike. So does asyncpg what it refuses itself: a server without TLS (a bare ConnectionError), a method of
+    authentication. An attempt that timed out needs no asking: a refusal is prompt.
     """
-    libpq = any(cls.__module__.startswith("psycopg") for cls in type(exc).__mro__)
-    return libpq and sqlstate_of(exc) is None and elapsed < _PROMPT
+    drivers = any(cls.__module__.startswith(("psycopg", "asyncpg")) for cls in type(exc).__mro__)
+    return (drivers or type(exc) is ConnectionError) and sqlstate_of(exc) is None and elapsed < _PROMPT
 
 
 def _is_login_refused(search: Acquisition, attempt: Attempt) -> bool:

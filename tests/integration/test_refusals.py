@@ -134,6 +134,16 @@ def test_a_wrong_option_is_told_at_once(
     assert agent.attempts <= 2
 
 
+def test_a_server_without_tls_is_told_at_once_with_asyncpg(login: Any, agent: Agent) -> None:
+    client = make_client("async-plugin-asyncpg", login, {"connect_args": {"ssl": "require"}})
+    try:
+        with pytest.raises(ConnectionError, match="rejected SSL upgrade"):
+            client.query("SELECT 1")
+    finally:
+        client.close()
+    assert agent.attempts <= 2
+
+
 def test_a_session_that_cannot_be_set_up_is_told_at_once(
     login: Login, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
