@@ -86,7 +86,7 @@ DELETE FROM {TABLE} WHERE key IN (
 )"""  # noqa: S608 - a constant
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_AGE: Final = re.compile(r"(\d+)\s*([smhdw])")
+_AGE: Final = re.compile(r"(\d{1,9})\s*([smhdw])", re.ASCII)
 
 
 def new_key(rng: random.Random, now: float) -> str:

@@ -25,6 +25,8 @@ _LSN: Final = re.compile(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", re.ASCII)
 _NO_TAGS: Final[Mapping[str, Any]] = MappingProxyType({})
 _MAX_SHOWN: Final = 100
 _MAX_LEVELS: Final = 8
+# PostgreSQL counts bytes of its log with 64 bits. A larger number is not Patroni's, and cannot become a float.
+_MAX_NUMBER: Final = 2**63 - 1
 # Patroni before 3.0.4 calls every healthy replica "running"; later versions, one that does not stream yet.
 _READABLE_STATES: Final = frozenset({"streaming", "in archive recovery", "running"})
 
@@ -237,7 +239,7 @@ def _member(row: object) -> Member | None:
 
 def _address(host: object, port: object, refused: list[str]) -> Address | None:
     """Return the address that a row names, or None; one that no driver must be given is noted in `refused`."""
-    name, number = _text(host), _whole(port)
+    name, number = _text(host), _whole(port, math.inf)  # one that is too large is told
     if name is None or number is None:
         return None
     try:
@@ -303,6 +305,6 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _whole(value: object) -> int | None:
-    """Return a non-negative whole number; JSON's true is none, although Python's bool is an int."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _whole(value: object, most: float = _MAX_NUMBER) -> int | None:
+    """Return a whole number from 0 to `most`; JSON's true is none, although Python's bool is an int."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None

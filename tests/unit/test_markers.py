@@ -57,7 +57,7 @@ def test_ages(age: str, seconds: float) -> None:
     assert markers.seconds_of(age) == seconds
 
 
-@pytest.mark.parametrize("age", ["", "7", "d", "-1d", "1.5h", "1 month"])
+@pytest.mark.parametrize("age", ["", "7", "d", "-1d", "1.5h", "1 month", "9" * 400 + "d", "\u0663d"])
 def test_what_is_no_age_is_told(age: str) -> None:
     with pytest.raises(ValueError, match="is no age"):
         markers.seconds_of(age)

@@ -86,6 +86,8 @@ def test_tolerates_what_later_versions_may_send() -> None:
         ({"lag": 0, "replay_lag": "unknown"}, None),
         ({"lag": -1}, None),
         ({"lag": True}, None),
+        ({"lag": 2**63 - 1}, 2**63 - 1),
+        ({"lag": 10**400}, None),
         ({}, None),
     ],
 )
