@@ -1,29 +1,33 @@
 """Patroni's REST API over HTTP: one call, one answer or one :class:`~patroni_db.errors.DiscoveryError`.
 
-The only module that uses requests (with :mod:`~patroni_db.deadline`, its transport). It looks at no
-environment variable: a proxy or a ``.netrc`` meant for the internet has no business between an application
-and its database cluster.
+The only module that uses requests (with :mod:`~patroni_db.deadline`, its transport). It keeps nothing from one request
+to the next, no connection and no cookie, and looks at no environment variable: a proxy or a ``.netrc`` meant for the
+internet has no business between an application and its database cluster.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import time
+import ssl
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import requests
 import urllib3
+from requests.auth import HTTPBasicAuth
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from patroni_db.deadline import DeadlineAdapter
 from patroni_db.errors import DiscoveryError
 from patroni_db.escaping import plain_cause
 from patroni_db.lineage import LineageError, parse_history
 from patroni_db.network import AddressBook
+from patroni_db.tls import tls_of
 from patroni_db.topology import PayloadError, Topology, parse_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from patroni_db.config import PatroniConfig
 
@@ -65,27 +69,28 @@ class NodeStatus:
 
 
 class PatroniClient:
-    """A client for all endpoints of one cluster. For one thread at a time.
+    """A client for all endpoints of one cluster. Its methods may be called from any thread.
 
     :param config: timeout, TLS and authentication settings
-    :param clock: seconds, monotonic
     """
 
-    def __init__(self, config: PatroniConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, config: PatroniConfig) -> None:
         self._timeout = config.timeout
         self._book = AddressBook.of(config)
-        self._clock = clock
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        # Without a setting the authorities are those that requests has: certifi's.
+        tls = tls_of(config.ca or DEFAULT_CA_BUNDLE_PATH, config.cert, config.key)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, DeadlineAdapter())
+            self._session.mount(scheme, DeadlineAdapter(tls))
         self._session.headers["Accept"] = "application/json"
         self._session.headers["Accept-Encoding"] = "identity"
-        if config.ca is not None:
-            self._session.verify = config.ca
-        if config.cert is not None:
-            self._session.cert = (config.cert, config.key) if config.key else config.cert
-        self._login = None if config.user is None else (config.user, config.password or "")
+        self._session.headers["Connection"] = "close"
+        # As bytes, in UTF-8: requests would write text in Latin-1, and Patroni expects what its own file has.
+        self._login: HTTPBasicAuth | None = None
+        if config.user is not None:
+            self._login = HTTPBasicAuth(config.user.encode(), (config.password or "").encode())
 
     def cluster(self, base_url: str) -> Topology:
         """Return the cluster as the node at `base_url` sees it (``GET /cluster``).
@@ -135,7 +140,7 @@ class PatroniClient:
             raise DiscoveryError(url, str(exc)) from exc
 
     def close(self) -> None:
-        """Close pooled HTTP connections. The client can still be used."""
+        """Forget the pools, in which no connection is kept. The client can still be used."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -147,7 +152,6 @@ class PatroniClient:
         self.close()
 
     def _get(self, url: str, accept: tuple[int, ...]) -> tuple[int, bytes]:
-        deadline = self._clock() + self._timeout
         try:
             login = self._login if self._login and self._book.may_have_password(url) else None
             with self._session.get(
@@ -161,9 +165,11 @@ class PatroniClient:
                     hint = _WITHHELD if status == _UNAUTHORIZED and self._login and not login else ""
                     reason = f"answered with HTTP status {status}{hint}"
                     raise DiscoveryError(url, reason, transient=status >= _SERVER_ERROR)
-                return status, self._read(response, url, deadline)
+                return status, self._read(response, url)
         except requests.RequestException as exc:
             raise _failure(url, exc, self._timeout) from plain_cause(exc)
+        except ssl.SSLError as exc:  # a file that holds no certificate
+            raise DiscoveryError(url, f"TLS failed: {exc}", transient=False) from exc
         except urllib3.exceptions.TimeoutError as exc:
             raise DiscoveryError(url, f"no complete answer within {self._timeout:g} s", transient=True) from exc
         except (urllib3.exceptions.HTTPError, ValueError, OSError) as exc:
@@ -171,22 +177,19 @@ class PatroniClient:
             mends = not isinstance(exc, ValueError)  # a host's name stays wrong
             raise DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=mends) from plain_cause(exc)
 
-    def _read(self, response: requests.Response, url: str, deadline: float) -> bytes:
-        """Read the body within the deadline: the timeout of requests is per read, a drip would never end."""
+    def _read(self, response: requests.Response, url: str) -> bytes:
         body = bytearray()
-        while chunk := response.raw.read1(_CHUNK, decode_content=False):
+        while chunk := response.raw.read(_CHUNK, decode_content=False):
             body += chunk
             if len(body) > _MAX_BODY:
                 raise DiscoveryError(url, f"the body is larger than {_MAX_BODY} bytes")
-            if self._clock() > deadline:
-                raise DiscoveryError(url, f"no complete answer within {self._timeout:g} s", transient=True)
         return bytes(body)
 
 
 def _failure(url: str, exc: requests.RequestException, timeout: float) -> DiscoveryError:
     if isinstance(exc, requests.exceptions.SSLError):
         return DiscoveryError(url, f"TLS failed: {_innermost(exc)}", transient=False)
-    if isinstance(exc, requests.Timeout):
+    if isinstance(exc, requests.Timeout) or isinstance(_innermost(exc), TimeoutError):
         return DiscoveryError(url, f"no answer within {timeout:g} s", transient=True)
     if isinstance(exc, requests.ConnectionError):
         cause = _innermost(exc)

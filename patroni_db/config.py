@@ -59,7 +59,7 @@ class PatroniConfig:
     :param causal_wait: seconds that a read may wait for a replica to show what its causal token stands for, before
         it goes to the primary
     :param refresh: seconds between two background looks while all is well; jittered
-    :param timeout: seconds for one REST request, from connecting to the last byte
+    :param timeout: seconds for one REST request, from resolving the name to the last byte
     :param ca: path of the CA certificates that sign the REST API's certificate
     :param cert: path of the client certificate
     :param key: path of the client certificate's key

@@ -31,13 +31,15 @@ from patroni_db.etcd_messages import (
     range_request,
     watch_request,
 )
-from patroni_db.forking import no_fork
+from patroni_db.sockets import connect_by, seconds_until
+from patroni_db.tls import handshake, tls_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from patroni_db.config import PatroniConfig
     from patroni_db.push import Stop
+    from patroni_db.tls import TLS
 
 __all__ = ["EtcdClient", "EtcdError"]
 
@@ -74,6 +76,8 @@ class EtcdClient:
     def __init__(self, config: PatroniConfig, stop: Stop) -> None:
         self._config = config
         self._stop = stop
+        cert, key = (config.etcd_cert, config.etcd_key) if config.etcd_cert else (config.cert, config.key)
+        self._tls = tls_of(config.etcd_ca or config.ca, cert, key)
 
     def token(self, url: str) -> str | None:
         """Return what proves who we are to the endpoint at `url`; None where no user is configured.
@@ -138,13 +142,9 @@ class EtcdClient:
         if token is not None:
             headers["Authorization"] = token
         with _named(url, self._config.timeout):
-            deadline = time.monotonic() + self._config.timeout
-            connection = self._connection(url)
-            response_class = functools.partial(DeadlineResponse, deadline=deadline)
-            connection.response_class = response_class  # type: ignore[assignment]  # only ever called
+            connection = _Connection(url, self._tls, time.monotonic() + self._config.timeout)
             with contextlib.closing(connection):
-                with no_fork():
-                    connection.connect()
+                connection.connect()
                 with self._stop.interrupting(connection.sock):
                     connection.request("POST", urlsplit(url).path + path, request, headers)
                     response = cast("DeadlineResponse", connection.getresponse())
@@ -154,22 +154,29 @@ class EtcdClient:
                             raise EtcdError(url, f"answered with HTTP status {response.status} ({problem})")
                         yield response
 
-    def _connection(self, url: str) -> http.client.HTTPConnection:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme == "http":
-            return http.client.HTTPConnection(host, parts.port, timeout=self._config.timeout)
-        return http.client.HTTPSConnection(host, parts.port, timeout=self._config.timeout, context=self._context)
 
-    @functools.cached_property
-    def _context(self) -> ssl.SSLContext:
-        config = self._config
-        context = ssl.create_default_context(cafile=config.etcd_ca or config.ca)
-        context.set_alpn_protocols(["http/1.1"])
-        cert, key = (config.etcd_cert, config.etcd_key) if config.etcd_cert else (config.cert, config.key)
-        if cert is not None:
-            context.load_cert_chain(cert, key)
-        return context
+class _Connection(http.client.HTTPConnection):
+    """A connection for one request.
+
+    :param url: of the endpoint
+    :param tls: makes the context for ``https://``
+    :param deadline: for all of it, in seconds of :func:`time.monotonic`
+    """
+
+    def __init__(self, url: str, tls: TLS, deadline: float) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._tls = tls if parts.scheme == "https" else None
+        self._deadline = deadline
+        self.default_port = http.client.HTTPS_PORT if self._tls else http.client.HTTP_PORT
+        super().__init__(self._host, parts.port or self.default_port)
+        self.response_class = functools.partial(DeadlineResponse, deadline=deadline)  # type: ignore[assignment]  # only ever called
+
+    def connect(self) -> None:
+        context = self._tls.context() if self._tls is not None else None
+        connection = connect_by(self._host, self.port, self._deadline)
+        self.sock = handshake(connection, context, self._host, self._deadline) if context is not None else connection
+        self.sock.settimeout(seconds_until(self._deadline))
 
 
 class _SilenceError(TimeoutError):

@@ -108,12 +108,13 @@ def ask_members(
     if not urls:
         return _NO_ANSWERS
 
+    client = PatroniClient(config)
+
     def ask(url: str) -> NodeStatus | DiscoveryError:
-        with PatroniClient(config) as client:  # a client is for one thread
-            try:
-                return client.node(url)
-            except DiscoveryError as exc:
-                return exc
+        try:
+            return client.node(url)
+        except DiscoveryError as exc:
+            return exc
 
     with ThreadPoolExecutor(min(len(urls), _PARALLEL), thread_name_prefix="patroni-db ask") as pool:
         return MappingProxyType(dict(zip(urls, pool.map(ask, urls.values()), strict=True)))

@@ -11,9 +11,11 @@ import json
 import socket
 import ssl
 import threading
+import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -279,6 +281,115 @@ def test_a_name_that_does_not_resolve_is_an_error() -> None:
     assert _failure("http://no-such-host.invalid:8008").transient
 
 
+def test_the_name_the_session_and_the_answer_have_one_time_together(
+    wire: Callable[..., Wire], authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part takes less than the timeout, all of them more."""
+    part = 0.4 * _TIMEOUT
+    resolve = socket.getaddrinfo
+
+    def slowly(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("flags"):
+            raise socket.gaierror(socket.EAI_NONAME, "not numeric")
+        time.sleep(part)
+        return resolve("127.0.0.1", port, *args, **kwargs)
+
+    def reply(connection: socket.socket, over: threading.Event) -> None:
+        over.wait(part)
+        connection.sendall(_http(_CLUSTER[:50]))
+        over.wait(part)
+        connection.sendall(_CLUSTER[50:])
+
+    server = wire(reply, _server_tls(authority, "patroni.test"))
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    url = server.url.replace("127.0.0.1", "patroni.test")
+    assert f"within {_TIMEOUT:g} s" in _failure(url, patroni_ca=ca_file).reason
+    assert _ask(url, patroni_ca=ca_file, patroni_timeout=30).primary is not None
+
+
+def test_a_name_whose_resolution_hangs_is_given_up_and_resolved_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, over = [], threading.Event()
+
+    def hang(host: str, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("flags"):
+            raise socket.gaierror(socket.EAI_NONAME, "not numeric")
+        asked.append(host)
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    for _ in range(3):
+        assert _failure("http://patroni.test:8008", patroni_timeout=0.05).transient
+    over.set()
+    assert asked == ["patroni.test"]
+
+
+def test_an_address_that_swallows_everything_leaves_time_for_the_next(
+    wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = wire(_http(_CLUSTER))
+    port = int(server.url.rpartition(":")[2])
+    with socket.socket() as deaf, contextlib.ExitStack() as full:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):  # its queue is full: the next one hears nothing
+            one = full.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+
+        def both(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("flags"):
+                raise socket.gaierror(socket.EAI_NONAME, "not numeric")
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", at) for at in (deaf.getsockname(), ("127.0.0.1", port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        assert _ask(f"http://patroni.test:{port}", patroni_timeout=2).primary is not None
+
+
+def test_a_handshake_that_drips_is_given_up(wire: Callable[..., Wire]) -> None:
+    a_long_record = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"
+    server = wire(_drip(b"\x03", a_long_record))
+    assert f"within {_TIMEOUT:g} s" in _failure(server.url.replace("http:", "https:")).reason
+
+
+def test_no_cookie_is_kept(wire: Callable[..., Wire]) -> None:
+    server = wire(_http(_CLUSTER, "200 OK", "Set-Cookie: session=1; Path=/"))
+    with PatroniClient(PatroniConfig(urls=server.url)) as client:
+        client.cluster(server.url)
+        client.cluster(server.url)
+    assert len(server.requests) == 2
+    assert not any(b"cookie" in request.lower() for request in server.requests)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_no_connection_is_kept_even_where_the_server_would_keep_it(
+    wire: Callable[..., Wire], authority: trustme.CA, ca_file: str, tls: bool
+) -> None:
+    ended = threading.Event()
+
+    def reply(connection: socket.socket, _over: threading.Event) -> None:
+        head = f"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: {len(_CLUSTER)}\r\n\r\n"
+        connection.sendall(head.encode() + _CLUSTER)
+        with contextlib.suppress(ssl.SSLEOFError):
+            assert not connection.recv(1)
+        ended.set()
+
+    server = wire(reply, _server_tls(authority) if tls else None)
+    with PatroniClient(PatroniConfig(urls=server.url, ca=ca_file if tls else None)) as client:
+        for _ in range(2):
+            assert client.cluster(server.url).primary is not None
+            assert ended.wait(10)
+            ended.clear()
+    assert len(server.requests) == 2
+
+
+def test_one_client_may_be_used_by_many_threads(wire: Callable[..., Wire], authority: trustme.CA, ca_file: str) -> None:
+    servers = [wire(_http(_CLUSTER), _server_tls(authority)) for _ in range(4)]
+    with PatroniClient(PatroniConfig(urls=servers[0].url, ca=ca_file)) as client, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(client.cluster, [server.url for server in servers] * 10))
+    assert all(answer.primary is not None for answer in answers)
+
+
 # -- TLS and authentication -----------------------------------------------------------------------------------
 
 
@@ -356,6 +467,31 @@ def test_a_client_certificate_opens_a_server_that_wants_one(
     _failure(server.url, patroni_ca=ca_file)
 
 
+def test_authorities_are_read_once_and_again_when_they_have_changed(
+    wire: Callable[..., Wire], authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's certificates are renewed in place."""
+    made: list[object] = []
+    make = ssl.create_default_context
+    server = wire(_http(_CLUSTER), _server_tls(authority))
+
+    def counted(*args: Any, **kwargs: Any) -> ssl.SSLContext:
+        made.append(kwargs)
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(ssl, "create_default_context", counted)
+    with PatroniClient(PatroniConfig(urls=server.url, ca=ca_file)) as client:
+        for _ in range(5):
+            client.cluster(server.url)
+        _ask(server.url, patroni_ca=ca_file)
+        assert len(made) == 1, "also for another client of the same setting"
+        Path(ca_file).write_bytes(trustme.CA().cert_pem.bytes() + b"\n")
+        with pytest.raises(DiscoveryError, match="TLS failed"):
+            client.cluster(server.url)
+        authority.cert_pem.write_to_path(ca_file)
+        assert client.cluster(server.url).primary is not None
+
+
 def test_a_file_that_holds_no_certificate_is_an_error(
     wire: Callable[..., Wire], authority: trustme.CA, tmp_path: Path
 ) -> None:
@@ -371,6 +507,12 @@ def test_basic_authentication_is_sent_and_never_told(wire: Callable[..., Wire]) 
     sent = base64.b64encode(b"monitor:s3cret-pw")
     assert b"Authorization: Basic " + sent in server.requests[0]
     assert "s3cret-pw" not in f"{error} {error!r} {error.__cause__!r}"
+
+
+def test_credentials_beyond_ascii_are_sent_as_patroni_expects_them(wire: Callable[..., Wire]) -> None:
+    server = wire(_http(_CLUSTER))
+    _ask(server.url, patroni_user="mönitor", patroni_password="hasło")
+    assert b"Authorization: Basic " + base64.b64encode("mönitor:hasło".encode()) in server.requests[0]
 
 
 def test_the_environment_of_the_internet_is_not_looked_at(

@@ -250,6 +250,27 @@ def test_a_new_member_serves_and_a_removed_one_does_not() -> None:
     assert second.generation == first.generation + 1
 
 
+def test_members_that_are_gone_are_forgotten_and_no_client_is_kept_for_each() -> None:
+    """As in Kubernetes, where each pod has another address."""
+    stage = Stage(urls="http://n1:8008")
+    clients: list[Answers] = []
+
+    def client(_: object) -> Answers:
+        clients.append(stage.answers)
+        return stage.answers
+
+    stage.discovery._apis._make_client = client  # type: ignore[assignment]
+    for number in range(20):
+        pods = " ".join(f"pod{number}-{index}:replica/running/tl1" for index in range(3))
+        stage.everywhere(pods)  # and nobody leads: all are asked, and the pods do not answer
+        stage.look(2)
+    assert len(clients) == 1
+    known = {"http://n1:8008", *(f"http://pod19-{index}:8008" for index in range(3))}
+    assert stage.discovery._apis._failing <= known
+    assert set(stage.discovery._answers._views) <= known
+    assert set(stage.discovery._answers._statuses) <= known
+
+
 def test_members_outside_the_allowed_hosts_are_never_connected_to() -> None:
     stage = Stage(allowed_hosts="n2,n3")
     stage.everywhere(CALM)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.util
 import os
 import re
+import sys
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import patroni_db
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DISTRIBUTION = "patroni-db"
 PACKAGES = ("patroni_db", "django_backend", "sqlalchemy_dialect")
 EXTRAS = {"asyncpg", "cli", "cluster", "django", "otel", "pool", "prometheus", "sqlalchemy"}
+# Parts of the core's package that come with extras; the others are whole without.
+OF_EXTRAS = {"cli", "cluster", "demo", "testing.py", "__main__.py"}
+# Imported where it is there already, and never otherwise: pytest's plugins, and what Django cannot be without.
+UNDECLARED = {("patroni_db", "pytest"), ("django_backend", "pytest"), ("django_backend", "asgiref")}
 ENTRY_POINTS = {
     ("console_scripts", "patroni-db"),
     ("pytest11", "patroni_db"),
@@ -49,10 +59,47 @@ def test_extras() -> None:
     assert set(distribution().metadata.get_all("Provides-Extra") or ()) == EXTRAS
 
 
-def test_the_core_needs_three_libraries() -> None:
+def required(*, by_extras: bool) -> set[str]:
+    """Return the distributions that an installation needs, or that its extras add."""
     requirements = distribution().requires or []
-    names = {re.split(r"[^A-Za-z0-9_.-]", line)[0] for line in requirements if "extra ==" not in line}
-    assert names == {"cachetools", "psycopg", "requests"}
+    lines = [line for line in requirements if ("extra ==" in line) == by_extras]
+    return {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower().replace("_", "-") for line in lines}
+
+
+def test_the_core_needs_few_libraries() -> None:
+    """urllib3 comes with requests; that it is named gives it a lower bound."""
+    assert required(by_extras=False) == {"cachetools", "psycopg", "requests", "urllib3"}
+
+
+def imported(package: str) -> Iterator[tuple[str, bool]]:
+    """Return what the modules of `package` import by its top-level names, and whether the core does."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    folder = Path((spec.submodule_search_locations or [""])[0])
+    for path in folder.rglob("*.py"):
+        is_core = package == "patroni_db" and path.relative_to(folder).parts[0] not in OF_EXTRAS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+                names = [node.module]
+            for name in names:
+                yield name.partition(".")[0], is_core
+
+
+def test_what_is_imported_is_declared() -> None:
+    """A library that another one brings is of a version that nobody chose."""
+    ours = {*PACKAGES, *sys.stdlib_module_names}
+    brought = importlib.metadata.packages_distributions()
+    core, extras = required(by_extras=False), required(by_extras=True)
+    undeclared = set()
+    for package in PACKAGES:
+        for name, is_core in imported(package):
+            names = {found.lower().replace("_", "-") for found in brought.get(name, [name])}
+            if name not in ours and not names & (core if is_core else core | extras):
+                undeclared.add((package, name))
+    assert undeclared == UNDECLARED
 
 
 def test_one_version() -> None:
