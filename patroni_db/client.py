@@ -24,7 +24,7 @@ from patroni_db.escaping import plain_cause
 from patroni_db.lineage import LineageError, parse_history
 from patroni_db.network import AddressBook
 from patroni_db.tls import tls_of
-from patroni_db.topology import PayloadError, Topology, parse_cluster
+from patroni_db.topology import PayloadError, Topology, parse_cluster, timeline_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,7 +123,7 @@ class PatroniClient:
         return NodeStatus(
             role=str(payload.get("role", "")),
             state=payload["state"],
-            timeline=_int_or_none(payload.get("timeline")),
+            timeline=timeline_or_none(payload.get("timeline")),
             system_identifier=_text_or_none(payload.get("database_system_identifier")),
         )
 
@@ -207,10 +207,6 @@ def _innermost(exc: BaseException) -> BaseException:
         if inner is None or inner is exc:
             return exc
         exc = inner
-
-
-def _int_or_none(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _text_or_none(value: Any) -> str | None:

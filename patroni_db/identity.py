@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 from patroni_db.errors import DiscoveryError
@@ -22,7 +23,7 @@ __all__ = ["Identity"]
 
 logger = logging.getLogger("patroni_db.discovery")
 
-# Only a view that is older than Patroni's default ttl may be replaced by one of an earlier timeline.
+# So long after a leader was last seen on it a timeline counts (Patroni's default ttl). Then an earlier one is believed.
 _TIMELINE_MEMORY: Final = 30.0
 
 
@@ -40,8 +41,10 @@ class Identity:
         self._clock = clock
         self._system_identifier: str | None = None
         self.scope = scope
-        #: The highest timeline a leader was seen on.
+        #: The highest timeline a leader was seen on, unless the cluster has gone back to an earlier one since.
         self.timeline = 0
+        # When a leader was last seen on it.
+        self._timeline_at = -math.inf
         #: The cluster's history as last seen; None while it is not known.
         self.lineage: Lineage | None = None
         #: Whether somebody needs the history: only then it is asked for.
@@ -60,14 +63,22 @@ class Identity:
         if not topology.members:
             raise DiscoveryError(url, "the cluster has no members yet", transient=True)
         leader = topology.leader
-        if known is not None and leader is not None and self._is_behind(known, leader):
-            self._check_earlier_timeline(url, known, leader, status_of)
+        if known is not None and leader is not None and self._is_behind(leader):
+            self._check_earlier_timeline(url, leader, status_of)
 
     def believed(self, topology: Topology) -> None:
         """Take over what a view that is believed says of the cluster's name and timeline."""
         self.scope = self._configured_scope or topology.scope
-        if topology.leader is not None:
-            self.timeline = max(self.timeline, topology.leader.timeline or 0)
+        timeline = topology.leader.timeline if topology.leader is not None else None
+        if timeline is None:
+            return
+        now, is_earlier = self._clock(), timeline < self.timeline
+        if is_earlier and not self._is_forgotten(now):
+            return  # it was promoted a moment ago, and has said so itself
+        if is_earlier:
+            name = self.scope or "the cluster"
+            logger.warning("%s leads timeline %d, after %d: restored from a backup?", name, timeline, self.timeline)
+        self.timeline, self._timeline_at = timeline, now
 
     def learn(self, snapshot: Snapshot, apis: Apis) -> None:
         """Ask whoever gave `snapshot` for what its view does not tell and is not known yet."""
@@ -76,14 +87,16 @@ class Identity:
         if self.wants_lineage:
             self._learn_lineage(snapshot, apis)
 
-    def _is_behind(self, known: Snapshot, leader: Member) -> bool:
-        if leader.timeline is None or leader.timeline >= known.timeline:
+    def _is_behind(self, leader: Member) -> bool:
+        if leader.timeline is None or leader.timeline >= self.timeline:
             return False
-        return self._clock() - known.seen_at <= _TIMELINE_MEMORY
+        return not self._is_forgotten(self._clock())
 
-    def _check_earlier_timeline(
-        self, url: str, known: Snapshot, leader: Member, status_of: Callable[[str], NodeStatus]
-    ) -> None:
+    def _is_forgotten(self, now: float) -> bool:
+        """Return whether no leader was seen on the highest timeline for long."""
+        return now - self._timeline_at > _TIMELINE_MEMORY
+
+    def _check_earlier_timeline(self, url: str, leader: Member, status_of: Callable[[str], NodeStatus]) -> None:
         """Let the named leader itself explain an earlier timeline than the one known.
 
         A node's view can be a moment old, and would send writes back to a former primary. Two leaders are
@@ -92,7 +105,7 @@ class Identity:
 
         :raises DiscoveryError: it is neither, or does not answer
         """
-        stale = f"its view is behind: {leader.name} leads timeline {leader.timeline}, after {known.timeline}"
+        stale = f"its view is behind: {leader.name} leads timeline {leader.timeline}, after {self.timeline}"
         api_url = self._book.api_url(leader)
         if api_url is None:
             raise DiscoveryError(url, stale, transient=True)
@@ -100,7 +113,7 @@ class Identity:
             status = status_of(api_url)
         except DiscoveryError as exc:
             raise DiscoveryError(url, stale, transient=True) from exc
-        promoted = status.is_primary and status.timeline is not None and status.timeline >= known.timeline
+        promoted = status.is_primary and status.timeline is not None and status.timeline >= self.timeline
         identifier = status.system_identifier
         anew = identifier is not None and self._system_identifier is not None and identifier != self._system_identifier
         if anew:
@@ -108,7 +121,9 @@ class Identity:
             self._system_identifier = identifier
             self.timeline = 0
             self.lineage = None
-        elif not promoted:
+        elif promoted:
+            self._timeline_at = self._clock()
+        else:
             raise DiscoveryError(url, stale, transient=True)
 
     def _learn_system_identifier(self, url: str, apis: Apis) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
+
+from patroni_db.topology import MAX_LSN, MAX_TIMELINE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,12 +77,16 @@ def parse_history(body: bytes | str) -> Mapping[int, int]:
         raise LineageError(problem)
     switchpoints = {}
     for row in rows:
-        if not isinstance(row, list) or len(row) < _FIELDS or not all(_is_whole(value) for value in row[:_FIELDS]):
+        if not _is_row(row):
             problem = f"the history has a row that is none: {row!r:.80}"
             raise LineageError(problem)
         switchpoints[row[0]] = row[1]
     return switchpoints
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_row(row: object) -> TypeGuard[list[int]]:
+    """Return whether it begins with a timeline and an LSN, within PostgreSQL's 32 and 64 bits."""
+    if not isinstance(row, list) or len(row) < _FIELDS:
+        return False
+    limits = (MAX_TIMELINE, MAX_LSN)
+    return all(type(value) is int and 0 <= value <= limit for value, limit in zip(row, limits, strict=False))

@@ -19,8 +19,22 @@ from patroni_db.addresses import Address, ApiUrl
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Address", "Member", "PayloadError", "Role", "ScheduledSwitchover", "Topology", "parse_cluster"]
+__all__ = [
+    "MAX_LSN",
+    "MAX_TIMELINE",
+    "Address",
+    "Member",
+    "PayloadError",
+    "Role",
+    "ScheduledSwitchover",
+    "Topology",
+    "parse_cluster",
+    "timeline_or_none",
+]
 
+# PostgreSQL's TimeLineID and XLogRecPtr.
+MAX_TIMELINE: Final = (1 << 32) - 1
+MAX_LSN: Final = (1 << 64) - 1
 _LSN: Final = re.compile(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", re.ASCII)
 _NO_TAGS: Final[Mapping[str, Any]] = MappingProxyType({})
 _MAX_SHOWN: Final = 100
@@ -229,7 +243,7 @@ def _member(row: object) -> Member | None:
         state=_text(row.get("state")) or "",
         address=_address(row.get("host"), row.get("port"), refused),
         api_url=_api_url(row.get("api_url"), refused),
-        timeline=_whole(row.get("timeline")),
+        timeline=timeline_or_none(row.get("timeline")),
         lag=_lag(row),
         replayed=_lsn(row.get("replay_lsn")),
         tags=_tags(row.get("tags")),
@@ -280,8 +294,15 @@ def _lag(row: Mapping[str, Any]) -> int | None:
     """Return replay lag where it is told (4.1+), else ``lag``; ``"unknown"`` and nonsense are None."""
     for key in ("replay_lag", "lag"):
         if key in row:
-            return _whole(row[key])
+            lag = _whole(row[key])
+            return lag if lag is not None and lag <= MAX_LSN else None
     return None
+
+
+def timeline_or_none(value: object) -> int | None:
+    """Return a timeline as PostgreSQL counts them, from 1 on in 32 bits; None for anything else."""
+    number = _whole(value)
+    return number if number is not None and 1 <= number <= MAX_TIMELINE else None
 
 
 def _lsn(value: object) -> int | None:

@@ -218,6 +218,66 @@ def test_an_earlier_timeline_is_believed_when_nothing_else_was_seen_for_long() -
     assert stage.primary == "n1"
 
 
+@pytest.mark.parametrize("seen", [2, 10**9, 2**32 - 1])
+def test_after_going_back_to_an_earlier_timeline_every_view_is_believed_again(seen: int) -> None:
+    """A cluster was restored in place, or one absurd timeline was seen."""
+    stage = Stage()
+    stage.everywhere(MOVED.replace("tl2", f"tl{seen}"))
+    stage.look()
+    stage.everywhere(CALM)
+    stage.clock.now += 31
+    stage.look()
+    assert stage.primary == "n1"
+    for leader, other in (("n2", "n1"), ("n1", "n2"), ("n2", "n1")):
+        stage.node(leader, "primary", timeline=1)
+        stage.node(other, "replica", timeline=1)
+        stage.everywhere(f"{leader}:leader/running/tl1 {other}:replica/streaming/tl1 n3:replica/streaming/tl1")
+        stage.clock.now += 1
+        stage.look()
+        assert stage.discovery.failure is None
+        assert stage.primary == leader
+    stage.node("n1", "primary", timeline=2)
+    stage.node("n2", "replica", timeline=2)
+    stage.everywhere("n1:leader/running/tl2 n2:replica/streaming/tl2 n3:replica/streaming/tl2")
+    stage.look()
+    assert stage.primary == "n1"
+    stage.everywhere("n1:replica/streaming/tl1 n2:leader/running/tl1 n3:replica/streaming/tl1")
+    stage.look()
+    assert stage.primary == "n1", "the new timeline counts as the old one did"
+
+
+def test_time_without_a_leader_does_not_keep_a_timeline_alive() -> None:
+    """While a cluster is restored in place its members are listed, and nobody leads."""
+    stage = Stage()
+    stage.everywhere(MOVED)
+    stage.look()
+    for _ in range(40):
+        stage.everywhere("n1:replica/stopped/tlNone n2:replica/stopped/tlNone n3:replica/stopped/tlNone")
+        stage.clock.now += 1
+        stage.look()
+    stage.everywhere(CALM)
+    stage.look()
+    assert stage.primary == "n1"
+
+
+@pytest.mark.parametrize("absurd", [0, -1, 2**32, 10**30, True, "2", 2.0, None])
+def test_what_is_no_timeline_of_postgresqls_is_none(absurd: object) -> None:
+    stage = Stage()
+    stage.everywhere(CALM)
+    stage.look()
+    body = members(CALM)
+    for row in body["members"]:
+        row["timeline"] = absurd
+    stage.answers.set(dict.fromkeys(("n1", "n2", "n3"), body))
+    snapshot = stage.look()
+    assert snapshot.timeline == 1
+    assert {member.timeline for member in snapshot.topology.members} == {None}
+    stage.everywhere(CALM)
+    stage.look()
+    assert stage.primary == "n1"
+    assert stage.discovery.failure is None
+
+
 @pytest.mark.parametrize("configured", ["lab", None])
 def test_the_api_of_another_cluster_is_refused(configured: str | None) -> None:
     stage = Stage(scope=configured)
