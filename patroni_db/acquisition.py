@@ -24,6 +24,7 @@ from patroni_db.gate import Admission
 from patroni_db.isolation import lower_default, lower_default_async, refuses_serializable
 from patroni_db.ping import accepts_connections
 from patroni_db.selection import Target, candidates
+from patroni_db.sockets import check_host
 from patroni_db.time_limit import time_left
 
 if TYPE_CHECKING:
@@ -439,6 +440,7 @@ def _reach(
     connect: Callable[[Attempt], C],
 ) -> tuple[C, bool]:
     """Connect; return the connection and whether the server proved its role."""
+    _check_hosts(attempt)
     with no_fork():
         connection = connect(attempt)
     try:
@@ -456,6 +458,7 @@ async def _reach_async(
     connect: Callable[[Attempt], Awaitable[C]],
 ) -> tuple[C, bool]:
     """Do the same as :func:`_reach` for coroutines."""
+    _check_hosts(attempt)
     connection = await connect(attempt)
     try:
         return connection, await _proves_role_async(discovery, config, search, attempt, connection)
@@ -465,6 +468,15 @@ async def _reach_async(
     except BaseException:  # cancelled
         await _close_async(connection)
         raise
+
+
+def _check_hosts(attempt: Attempt) -> None:
+    """Check the hosts of a server before a driver sees them.
+
+    :raises OSError: one of them can be no name of a host
+    """
+    for host in attempt.address.hosts:
+        check_host(host)
 
 
 def _close_reached(reached: tuple[Any, bool]) -> None:

@@ -23,6 +23,7 @@ from patroni_db.errors import DiscoveryError
 from patroni_db.escaping import plain_cause
 from patroni_db.lineage import LineageError, parse_history
 from patroni_db.network import AddressBook
+from patroni_db.sockets import NoHostError
 from patroni_db.tls import tls_of
 from patroni_db.topology import PayloadError, Topology, parse_cluster, timeline_or_none
 
@@ -194,7 +195,8 @@ def _failure(url: str, exc: requests.RequestException, timeout: float) -> Discov
     if isinstance(exc, requests.ConnectionError):
         cause = _innermost(exc)
         if isinstance(cause.__cause__, OSError) and cause.__cause__.strerror:
-            return DiscoveryError(url, cause.__cause__.strerror, transient=True)
+            mends = not isinstance(cause.__cause__, NoHostError)
+            return DiscoveryError(url, cause.__cause__.strerror, transient=mends)
         text = str(cause)
         return DiscoveryError(url, text if text.isprintable() else f"not HTTP: {text!a}", transient=True)
     return DiscoveryError(url, f"{type(exc).__name__}: {exc}", transient=False)

@@ -8,13 +8,14 @@ a server that accepts and never answers would stop all threads for two seconds (
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from patroni_db.forking import no_fork
+from patroni_db.sockets import ResolvingTimeoutError, connect_by, seconds_until
 
 if TYPE_CHECKING:
+    import socket
+
     from patroni_db.topology import Address
 
 __all__ = ["accepts_connections", "is_silent", "means_accepting"]
@@ -31,9 +32,11 @@ def is_silent(address: Address, patience: float = _PATIENCE) -> bool:
     """Return whether the server says nothing within `patience` seconds. One that refuses connections does not hang."""
     try:
         _answer(address, _SSL_REQUEST, 1, patience)
+    except ResolvingTimeoutError:  # it was not asked
+        return False
     except TimeoutError:
         return True
-    except (OSError, ValueError):  # ValueError: a host that is no valid name
+    except OSError:
         return False
     return False
 
@@ -45,7 +48,7 @@ def accepts_connections(address: Address, patience: float) -> bool:
     """
     try:
         return means_accepting(_answer(address, _STARTUP, _LARGEST, patience))
-    except (OSError, ValueError):  # as above
+    except OSError:
         return False
 
 
@@ -67,9 +70,7 @@ def _answer(address: Address, request: bytes, size: int, patience: float) -> byt
     """
     deadline = time.monotonic() + patience
     answer = b""
-    with no_fork():
-        connection = _connected(address, patience)
-    with connection:
+    with _connected(address, deadline) as connection:
         connection.sendall(request)
         while len(answer) < size:
             connection.settimeout(max(0.01, deadline - time.monotonic()))
@@ -80,13 +81,17 @@ def _answer(address: Address, request: bytes, size: int, patience: float) -> byt
     return answer
 
 
-def _connected(address: Address, patience: float) -> socket.socket:
-    """Return a socket connected to the first of the address's hosts that accepts, as libpq does."""
+def _connected(address: Address, deadline: float) -> socket.socket:
+    """Return a socket connected to the first of the address's hosts that accepts, as libpq does.
+
+    :param deadline: in seconds of :func:`time.monotonic`; each host gets its share of the time that is left
+    """
     *hosts, last = address.hosts
-    for host in hosts:
-        with contextlib.suppress(OSError, ValueError):
-            return socket.create_connection((host, address.port), patience)
-    return socket.create_connection((last, address.port), patience)
+    for index, host in enumerate(hosts):
+        share = seconds_until(deadline) / (len(hosts) + 1 - index)
+        with contextlib.suppress(OSError):
+            return connect_by(host, address.port, time.monotonic() + share)
+    return connect_by(last, address.port, deadline)
 
 
 def _is_whole(answer: bytes) -> bool:

@@ -19,12 +19,22 @@ from patroni_db.forking import no_fork, note_end
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ResolvingTimeoutError", "connect_by", "seconds_until"]
+__all__ = ["NoHostError", "ResolvingTimeoutError", "check_host", "connect_by", "seconds_until"]
+
+# RFC 1035: 255 bytes on the wire are so many characters, and perhaps a dot at the end.
+_LONGEST_NAME: Final = 254
 
 # What getaddrinfo() returns for one address.
 _Info = tuple[int, int, int, str, Any]
 # The least that is given to a single step: 0 would mean not to wait at all.
 _LEAST: Final = 0.001
+
+
+class NoHostError(socket.gaierror):
+    """A text can be no name of a host: asking again does not help."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(socket.EAI_NONAME, problem)
 
 
 class ResolvingTimeoutError(TimeoutError):
@@ -43,14 +53,36 @@ def seconds_until(deadline: float) -> float:
     return max(_LEAST, min(left, threading.TIMEOUT_MAX))
 
 
+def check_host(host: str) -> None:
+    """Check that `host` can be the name or address of a host, or the folder of a Unix socket.
+
+    Drivers raise what they like for one that cannot, among it :class:`UnicodeError`. To who connects such a server is
+    none that can be reached.
+
+    :raises NoHostError: it can not
+    """
+    if host.startswith(("/", "@")):
+        return
+    problem = "is empty" if not host else "is too long" if len(host) > _LONGEST_NAME else None
+    if "\0" in host:
+        problem = "has a null character"
+    if problem is None:
+        try:
+            host.encode("idna")
+        except UnicodeError as exc:
+            problem = f"is no name of a host ({exc.__cause__ or exc})"
+    if problem is not None:
+        raise NoHostError(f"{host[:_LONGEST_NAME]!a} {problem}")
+
+
 def connect_by(host: str, port: int, deadline: float) -> socket.socket:
     """Return a socket connected to `port` at one of the addresses of `host`.
 
     :param deadline: in seconds of :func:`time.monotonic`; each address gets its share of the time that is left
     :raises TimeoutError: it has passed
-    :raises OSError: the name does not resolve, or none of its addresses can be reached
-    :raises ValueError: `host` can be no name of a host
+    :raises OSError: the name does not resolve, can be none (:class:`NoHostError`), or none of its addresses is reached
     """
+    check_host(host)
     infos = _resolved(host, port, deadline)
     error: OSError = OSError(f"{host} has no address")
     for index, (family, kind, protocol, _, address) in enumerate(infos):
