@@ -36,7 +36,9 @@ from django_backend.aliases import following, wrappers
 from django_backend.pairing import pair
 from django_backend.router import PrimaryReplicaRouter
 from patroni_db.config import PatroniConfig
+from patroni_db.durations import LONGEST
 from patroni_db.errors import ConfigError
+from patroni_db.escaping import quoted
 from patroni_db.libpq import ADDRESSING
 
 if TYPE_CHECKING:
@@ -186,12 +188,14 @@ def check_requests(atomic: bool) -> Iterator[CheckMessage]:  # noqa: FBT001 - on
     """
     deadline = getattr(settings, "PATRONI_REQUEST_DEADLINE", None)
     is_number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool)
-    if deadline is not None and not (is_number and deadline > 0):
-        yield Error(f"PATRONI_REQUEST_DEADLINE is {deadline!r}: no number of seconds above 0.", id="patroni.E005")
+    if deadline is not None and not (is_number and 0 < deadline <= LONGEST):
+        problem = f"PATRONI_REQUEST_DEADLINE is {quoted(deadline)}: no number of seconds above 0, up to a day."
+        yield Error(problem, id="patroni.E005")
     wait = getattr(settings, "PATRONI_COMMAND_WAIT", None)
     is_number = isinstance(wait, (int, float)) and not isinstance(wait, bool)
-    if wait is not None and not (is_number and wait >= 0):
-        yield Error(f"PATRONI_COMMAND_WAIT is {wait!r}: neither a number of seconds nor None.", id="patroni.E007")
+    if wait is not None and not (is_number and 0 <= wait <= LONGEST):
+        problem = f"PATRONI_COMMAND_WAIT is {quoted(wait)}: neither a number of seconds, up to a day, nor None."
+        yield Error(problem, id="patroni.E007")
     used = _MIDDLEWARE in settings.MIDDLEWARE
     if used and settings.MIDDLEWARE[0] != _MIDDLEWARE:
         yield Warning(

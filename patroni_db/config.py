@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from patroni_db.addresses import Address, ApiUrl, parse_host_pattern
+from patroni_db.durations import parsed
 from patroni_db.errors import ConfigError
 from patroni_db.escaping import quoted
 from patroni_db.selection import Target
+from patroni_db.topology import MAX_LSN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,9 +31,9 @@ __all__ = ["ENV_API_URL", "PREFIX", "PatroniConfig", "is_setting", "split_option
 PREFIX: Final = "patroni_"
 ENV_API_URL: Final = "PATRONI_API_URL"
 
-_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min)?\s*", re.ASCII)
-_DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
-_SIZE: Final = re.compile(r"\s*(\d+)\s*(B|kB|MB|GB|TB)?\s*", re.ASCII)
+# A look every 10 ms is as much as an API can be asked for.
+_LEAST_REFRESH: Final = 0.01
+_SIZE: Final = re.compile(r"\s*(\d{1,20})\s*(B|kB|MB|GB|TB)?\s*", re.ASCII)
 _SIZE_UNITS: Final = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 _MAX_PORT: Final = 65535
@@ -46,7 +47,8 @@ _MEMBERS: Final = "members"
 class PatroniConfig:
     """All settings of one use of a cluster. Immutable, hashable; every value is checked when it is made.
 
-    Each parameter takes its final type or the text a URL or the environment would hold.
+    Each parameter takes its final type or the text a URL or the environment would hold. Durations are from 1 ms to one
+    day, `refresh` from 10 ms on; `failover_timeout` and `causal_wait` may also be 0.
 
     :param urls: REST endpoints, as list or comma-separated text. Seeds only: members are learned. Without
         any, the environment variable ``PATRONI_API_URL`` is read
@@ -290,31 +292,26 @@ def _size(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            raise ValueError(f"{value} is negative")
-        return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"{quoted(value)} is not a size such as 16MB (units: {', '.join(_SIZE_UNITS)})")
-    return int(match[1]) * _SIZE_UNITS[match[2] or "B"]
+        size = value
+    else:
+        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"{quoted(value)} is not a size such as 16MB (units: {', '.join(_SIZE_UNITS)})")
+        size = int(match[1]) * _SIZE_UNITS[match[2] or "B"]
+    if size < 0:
+        raise ValueError(f"{quoted(value)} is negative")
+    if size > MAX_LSN:
+        raise ValueError(f"{quoted(value)} is more than PostgreSQL can count to")
+    return size
 
 
-def _duration(value: object) -> float:
-    seconds = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
-    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
-        seconds = float(match[1]) * _DURATION_UNITS[match[2] or "s"]
-    if not math.isfinite(seconds):
-        raise ValueError(f"{quoted(value)} is not a duration in seconds such as 2, 0.5 or 500ms")
-    if seconds <= 0:
-        raise ValueError(f"{quoted(value)} is not more than zero")
-    return seconds
+def _cadence(value: object) -> float:
+    return parsed(value, least=_LEAST_REFRESH)
 
 
 def _timeout(value: object) -> float:
     """Parse a duration that may also be zero: do not wait."""
-    return 0.0 if value in (0, 0.0, "0") and value is not False else _duration(value)
+    return parsed(value, least=0)
 
 
 def _tags(value: object) -> tuple[Mapping[str, str], ...]:
@@ -442,8 +439,8 @@ _PARSERS: Final[Mapping[str, Any]] = {
     "tags": _tags,
     "failover_timeout": _timeout,
     "causal_wait": _timeout,
-    "refresh": _duration,
-    "timeout": _duration,
+    "refresh": _cadence,
+    "timeout": parsed,
     "ca": _path,
     "cert": _path,
     "key": _path,

@@ -47,8 +47,11 @@ def plain(text: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return the value of a setting for an error message, or ``'***'`` where it may hold a password."""
-    text = repr(value)
+    """Return the value of a setting for an error message, or ``'***'`` where it may hold a password or is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write integers of thousands of digits
+        return _HIDDEN
     return _HIDDEN if len(text) > _MAX_QUOTED or _MAY_HOLD_SECRET.search(text) else text
 
 

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from patroni_db.errors import KeyReusedError
+from patroni_db.escaping import quoted
 
 if TYPE_CHECKING:
     import random
@@ -86,6 +87,8 @@ DELETE FROM {TABLE} WHERE key IN (
 )"""  # noqa: S608 - a constant
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+# In seconds; PostgreSQL's timestamps go back further, its intervals too.
+_LONGEST_AGE: Final = 100 * 366 * 86400
 _AGE: Final = re.compile(r"(\d{1,9})\s*([smhdw])", re.ASCII)
 
 
@@ -145,6 +148,10 @@ def seconds_of(age: str) -> float:
     """
     match = _AGE.fullmatch(age.strip().lower())
     if match is None:
-        problem = f"{age!r} is no age: write a number and one of {', '.join(_UNITS)}, as in 7d"
+        problem = f"{quoted(age)} is no age: write a number and one of {', '.join(_UNITS)}, as in 7d"
         raise ValueError(problem)
-    return float(int(match[1]) * _UNITS[match[2]])
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST_AGE:
+        problem = f"{quoted(age)} is more than 100 years"
+        raise ValueError(problem)
+    return seconds

@@ -11,6 +11,8 @@ import contextvars
 import time
 from typing import TYPE_CHECKING
 
+from patroni_db.durations import checked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,7 +23,11 @@ _deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("patron
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Let waits of this thread or task end after so many seconds; within another limit, the earlier one holds."""
+    """Let waits of this thread or task end after so many seconds; within another limit, the earlier one holds.
+
+    :raises ValueError: they are not between zero and a day
+    """
+    checked(seconds, "the limit")
     until, outer = time.monotonic() + seconds, _deadline.get()
     token = _deadline.set(until if outer is None else min(until, outer))
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from patroni_db.durations import checked
 from patroni_db.errors import CommitOutcomeUnknown, NoServerError
 from patroni_db.faults import READING_FAULTS, Fault, chain, classify
 
@@ -34,13 +35,14 @@ class Reruns:
     :param seconds: how long after now the last attempt may begin
     :param rng: for the pauses
     :param clock: in seconds, monotonic
+    :raises ValueError: `seconds` are not between zero and a day
     """
 
     def __init__(self, seconds: float, rng: random.Random, clock: Callable[[], float] = time.monotonic) -> None:
         self._rng = rng
         self._clock = clock
         self._began = clock()
-        self._deadline = self._began + seconds
+        self._deadline = self._began + checked(seconds, "deadline")
         self.attempts = 0
 
     @property

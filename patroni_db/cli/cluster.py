@@ -21,6 +21,7 @@ from rich.table import Table
 from patroni_db.cli.cluster_logs import logs
 from patroni_db.cli.cluster_options import json_option, name_option
 from patroni_db.cli.cluster_psql import psql
+from patroni_db.cli.seconds import Seconds
 from patroni_db.cluster import LocalCluster, ProcessState
 from patroni_db.cluster.crash import crash
 from patroni_db.cluster.keeper import keep, keep_in_background
@@ -136,7 +137,7 @@ cluster.add_command(psql)
 @click.option("--directory", type=click.Path(path_type=Path), help="New or empty folder whose logs are kept.")
 @click.option("--postgres-bin", type=click.Path(path_type=Path), help="Folder of PostgreSQL's programs.")
 @click.option("--etcd-bin", type=click.Path(path_type=Path), help="The etcd program.")
-@click.option("--start-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--start-timeout", type=Seconds(least=1), default=60.0, show_default=True, metavar="SECONDS")
 @name_option
 @json_option
 def up(  # noqa: PLR0913 - one parameter for each option
@@ -358,7 +359,7 @@ _on_cluster("heal", "Undo every fault, and wait until all replicas stream.", Loc
 @click.argument("node", required=False)
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=Seconds(least=0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

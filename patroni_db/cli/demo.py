@@ -10,6 +10,7 @@ from rich.console import Console
 
 from patroni_db.cli.exits import ExitCode, SettingFailure
 from patroni_db.cli.leaving import in_order
+from patroni_db.cli.seconds import Seconds
 from patroni_db.demo.run import Demo, Settings
 from patroni_db.demo.screen import LiveScreen, PlainScreen
 from patroni_db.demo.summary import summary
@@ -36,7 +37,7 @@ Exit codes:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1.5, max=3600),
+    type=Seconds(least=1.5, most=3600),
     default=24.0,
     show_default=True,
     help="Calm time in all: a third each before, between and after the faults.",

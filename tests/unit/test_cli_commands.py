@@ -61,6 +61,32 @@ def stderr_of(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
+# -- Numbers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e300", "9" * 400])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["demo", "--seconds"],
+        ["cluster", "up", "--start-timeout"],
+        ["cluster", "fault", "kill-postgres", "--wait"],
+        ["wait", "--url", _REFUSED, "--timeout"],
+        ["watch", "--url", _REFUSED, "--interval"],
+        ["status", "--url", _REFUSED, "--request-timeout"],
+        ["prune-markers", "--url", _REFUSED, "--older-than"],
+    ],
+    ids=" ".join,
+)
+def test_a_duration_without_sense_names_its_option(
+    command: list[str], value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, value]) == 2
+    error = stderr_of(capsys)
+    assert command[-1] in error
+    assert len(error) < 500
+
+
 # -- Help -----------------------------------------------------------------------------------------------------
 
 

@@ -180,6 +180,61 @@ def test_a_misspelled_name_is_told_what_was_meant(given: str, meant: str) -> Non
         PatroniConfig.from_options({"patroni_urls": URL, given: "x"})
 
 
+NUMBERS = [
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    "nan",
+    "inf",
+    "1e9",
+    "9" * 12,
+    "9" * 5000,
+    10**400,
+    10**5000,
+    1e300,
+    -1,
+    "-1",
+    1e-9,
+    "0.0001ms",
+    "٣",
+    True,
+]
+DURATIONS = ("failover_timeout", "causal_wait", "refresh", "timeout")
+
+
+@pytest.mark.parametrize("setting", DURATIONS)
+@pytest.mark.parametrize("value", NUMBERS, ids=lambda value: repr(value)[:20] if value != 10**5000 else "huge")
+def test_a_duration_is_between_a_millisecond_and_a_day(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"^patroni_{setting}: ") as caught:
+        config(**{setting: value})
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(("setting", "least"), [(name, "10ms" if name == "refresh" else "1ms") for name in DURATIONS])
+def test_the_longest_and_the_shortest_duration_are_accepted(setting: str, least: str) -> None:
+    assert getattr(config(**{setting: "1440min"}), setting) == 86400
+    assert getattr(config(**{setting: least}), setting) == float(least.removesuffix("ms")) / 1000
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, "0", "0s", "0ms", " 0.0 "])
+def test_a_wait_may_be_zero(zero: float | str) -> None:
+    made = config(failover_timeout=zero, causal_wait=zero)
+    assert made.failover_timeout == made.causal_wait == 0
+
+
+@pytest.mark.parametrize("value", [2**64, "9" * 30, "9" * 5000, "16777216TB", 1.5, float("nan")])
+def test_a_size_is_what_postgresql_can_count_to(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^patroni_max_lag: ") as caught:
+        config(target="replica", max_lag=value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", ["54_32", "٥٤٣٢", 5432.5, float("inf"), "5432x", True])
+def test_a_port_is_a_whole_number_in_digits(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^patroni_port: "):
+        config(port=value)
+
+
 def test_an_unknown_name_is_an_error_that_lists_the_known() -> None:
     with pytest.raises(ConfigError, match=r"patroni_colour: is not a setting\. There are patroni_urls, "):
         PatroniConfig.from_options({"patroni_colour": URL})

@@ -25,6 +25,7 @@ PURE = (
     "causal",
     "causal_text",
     "config",
+    "durations",
     "errors",
     "escaping",
     "etcd_messages",

@@ -120,3 +120,11 @@ def test_waits_within_a_time_limit_end_with_it() -> None:
         with time_limit(0.0):
             assert time_left(60.0) == 0.0
     assert time_left(60.0) == 60.0
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e300, -1.0, 86401.0])
+def test_a_deadline_is_between_zero_and_a_day(seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"^deadline: .* is not between zero and a day"):
+        Reruns(seconds, random.Random(1))
+    with pytest.raises(ValueError, match="is not between zero and a day"), time_limit(seconds):
+        pass
