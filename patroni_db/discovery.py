@@ -543,6 +543,10 @@ class Discovery:
             self.looked.enter().wait(_ALARM_PAUSE)
         with self._publishing:
             failures = self._answers.failures(urls)
+        if not failures:  # what went wrong unexpectedly, where nothing else came of it
+            results = [flight.result() for flight in flights if flight.done()]
+            unexpected = [failure for failure in results if failure is not None]
+            failures = unexpected if len(unexpected) == len(urls) else []
         self._failure = DiscoveryError.combined(failures) if failures else None
 
     def _take_answer(self, url: str) -> DiscoveryError | None:

@@ -197,7 +197,8 @@ def _named(url: str, timeout: float) -> Iterator[None]:
     except ssl.SSLError as exc:
         raise EtcdError(url, f"TLS failed: {exc}") from exc
     except OSError as exc:
-        raise EtcdError(url, exc.strerror or f"{type(exc).__name__}: {exc}") from exc
+        why = ": ".join(filter(None, (exc.filename, exc.strerror)))  # a certificate's file
+        raise EtcdError(url, why or f"{type(exc).__name__}: {exc}") from exc
     except (http.client.HTTPException, ValueError) as exc:  # ValueError: a host that is no valid name
         raise EtcdError(url, f"not HTTP: {exc}") from plain_cause(exc)
 

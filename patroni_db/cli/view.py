@@ -116,8 +116,12 @@ def ask_members(
         except DiscoveryError as exc:
             return exc
 
-    with ThreadPoolExecutor(min(len(urls), _PARALLEL), thread_name_prefix="patroni-db ask") as pool:
-        return MappingProxyType(dict(zip(urls, pool.map(ask, urls.values()), strict=True)))
+    try:
+        with ThreadPoolExecutor(min(len(urls), _PARALLEL), thread_name_prefix="patroni-db ask") as pool:
+            answers = list(pool.map(ask, urls.values()))
+    except RuntimeError:  # no thread can be started
+        answers = list(map(ask, urls.values()))
+    return MappingProxyType(dict(zip(urls, answers, strict=True)))
 
 
 def _of_scope(config: PatroniConfig, url: str, topology: Topology) -> Topology:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,14 @@ import pytest
 
 from patroni_db.acquisition import Attempt, acquire, acquire_async
 from patroni_db.bounded import call_within
+from patroni_db.cli.view import ask_members
+from patroni_db.client import NodeStatus, PatroniClient
+from patroni_db.config import PatroniConfig
 from patroni_db.errors import DiscoveryError, NoPrimaryError
+from patroni_db.network import AddressBook
 from patroni_db.push import LeaderPush, Stop
 from patroni_db.suspects import Suspects
-from patroni_db.topology import Address
+from patroni_db.topology import Address, parse_cluster
 from tests.spec.replay import Answers, Clock, discovery_of, members, route_of, wait_for_flights
 
 if TYPE_CHECKING:
@@ -240,6 +245,42 @@ def test_anything_unexpected_is_the_failure_that_users_see_and_the_next_look_hap
     wait_for_flights()
     assert type(error).__name__ in str(discovery.failure)
     assert route_of(discovery).primary == "n1"
+
+
+@pytest.mark.parametrize("alarmed", [True, False])
+def test_a_fault_in_taking_an_answer_is_the_failure_too(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, alarmed: bool
+) -> None:
+    assert stage.led_by("n1")
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(stage.discovery, "_publish", fail)
+    if alarmed:
+        stage.discovery.hint()
+    stage.discovery.wait_for_look(10)
+    stage.discovery.wait_for_look(10)
+    assert "ZeroDivisionError: a bug" in str(stage.discovery.failure)
+    monkeypatch.undo()
+    stage.discovery.wait_for_look(10)
+    stage.discovery.wait_for_look(10)
+    assert stage.discovery.failure is None
+
+
+def test_the_members_are_asked_one_by_one_for_the_command_line(limit: Limit, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit.reached("ask")
+    config = PatroniConfig(urls="http://n1:8008", timeout=1)
+    asked: list[str] = []
+
+    def node(_: PatroniClient, url: str) -> NodeStatus:
+        asked.append(url)
+        return NodeStatus("replica", "running", 1, None)
+
+    monkeypatch.setattr(PatroniClient, "node", node)
+    topology = parse_cluster(json.dumps(members(CALM)))
+    assert set(ask_members(config, AddressBook(), topology)) == {"n1", "n2", "n3"}
+    assert set(asked) == {f"http://{name}:8008" for name in ("n1", "n2", "n3")}
 
 
 def test_a_fault_of_the_look_itself_is_the_failure_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

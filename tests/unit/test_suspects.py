@@ -117,6 +117,23 @@ def test_one_that_is_no_member_any_more_is_forgotten(owner: Owner) -> None:
     assert no_thread_is_left()
 
 
+def test_no_more_than_so_many_are_asked_at_a_time_and_the_others_later(owner: Owner) -> None:
+    owner.members = {f"n{number}" for number in range(40)}
+    for name in owner.members:
+        owner.suspects.suspect(name, N1, times=1)
+    asked = sum(thread.name == "patroni-db suspicion" for thread in threading.enumerate())
+    assert asked == 32
+    for _ in range(asked):
+        owner.answers.put(False)
+    assert no_thread_is_left()
+    for name in owner.members:
+        owner.suspects.suspect(name, N1, times=1)
+    assert sum(thread.name == "patroni-db suspicion" for thread in threading.enumerate()) == 8
+    for _ in range(8):
+        owner.answers.put(False)
+    assert no_thread_is_left()
+
+
 def test_asking_ends_when_it_is_stopped(owner: Owner) -> None:
     owner.suspects.suspect("n1", N1, times=1)
     owner.answers.put(True)
