@@ -184,7 +184,7 @@ def test_a_command_says_whom_it_waits_for_where_a_cluster_has_no_primary(members
 
 def test_a_pool_says_it_too() -> None:
     def connect() -> None:
-        with pytest.raises(OperationalError, match="couldn't get a connection"):
+        with pytest.raises(OperationalError, match="no primary of cluster demo"):
             pooled.ensure_connection()
 
     with patroni(REPLICA) as url:
