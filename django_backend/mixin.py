@@ -39,7 +39,7 @@ from django_backend.reading import CausalMixin
 from django_backend.session_state import SessionStateMixin
 from django_backend.work import note_write
 from patroni_db.acquisition import acquire
-from patroni_db.connections import driver_of, in_hot_standby, is_lost, still_right, why_unusable
+from patroni_db.connections import SURPLUS, driver_of, in_hot_standby, is_lost, still_right, why_unusable
 from patroni_db.discovery import Discovery, discovery_for
 from patroni_db.errors import DiscoveryError, KeyReusedError, NoServerError
 from patroni_db.faults import READING_FAULTS, Fault, classify, sqlstate_of
@@ -327,7 +327,8 @@ class PatroniMixin(SessionStateMixin, CausalMixin, _Base):
     def _give_up_if_surplus(self) -> None:
         stamp, config, discovery = self._stamp, self._config, self._discovery
         if stamp and config and discovery and discovery.gives_up(stamp, config):
-            logger.info("connection of %r leaves %s to others", self.alias, stamp.member)
+            level = level_of_replacement(discovery, stamp, SURPLUS.why)
+            logger.log(level, "connections of %r to %s are replaced: %s", self.alias, stamp, SURPLUS.why)
             self._discard()
 
     def _has_routing_moved(self) -> bool:

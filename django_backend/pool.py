@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from patroni_db.acquisition import Attempt, acquire
-from patroni_db.connections import Objection, Stamp, driver_of, why_unusable
+from patroni_db.connections import SURPLUS, Objection, Stamp, driver_of, why_unusable
 from patroni_db.errors import DiscoveryError, NoServerError
 from patroni_db.faults import Fault, classify
 from patroni_db.libpq import attempt_params
@@ -297,7 +297,7 @@ class PatroniPool(ConnectionPool[PooledConnection]):
             why = None if objection is None else objection.why
             if why is None and may_give_up and self._source.discovery.gives_up(connection.stamp, self._source.config):
                 may_give_up = False  # the next one is the connection to use, whatever it leads to
-                why = "its server has more than its share"
+                why = SURPLUS.why
             if why is None:
                 return connection
             level = level_of_replacement(self._source.discovery, connection.stamp, why)

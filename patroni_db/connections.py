@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from patroni_db.topology import Address, Member
 
 __all__ = [
+    "SURPLUS",
     "Driver",
     "Objection",
     "Stamp",
@@ -75,6 +76,10 @@ class Objection:
 
     why: str
     is_fault: bool
+
+
+# A server that came, or came back, gets its share of the connections. No fault, and nothing for an operator to do.
+SURPLUS: Final = Objection("its server has more than its share of them, and a few move to others", is_fault=False)
 
 
 class Driver(Protocol):

@@ -26,7 +26,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError, SQLAlchemyError
 
 from patroni_db.acquisition import acquire, acquire_async
-from patroni_db.connections import Objection, in_hot_standby, why_unusable
+from patroni_db.connections import SURPLUS, in_hot_standby, why_unusable
 from patroni_db.discovery import discovery_for
 from patroni_db.errors import PatroniError
 from patroni_db.faults import Fault, classify
@@ -247,7 +247,7 @@ class PatroniEvents:
         if objection is None and snapshot is not None and moved:
             record.info[MARK] = dataclasses.replace(known, stamp=known.stamp.renewed(snapshot.generation))
         if objection is None and self.discovery.gives_up(known.stamp, self.config):
-            objection = Objection("its server has more than its share of the connections", is_fault=False)
+            objection = SURPLUS
         if objection is None:
             return
         if not objection.is_fault and not known.driver.is_idle(connection):
