@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final
 from patroni_db.discovery import Discovery, discovery_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from patroni_db.config import PatroniConfig
 
-__all__ = ["hold", "release"]
+__all__ = ["end", "hold", "release"]
 
 _held: Final[dict[str, Discovery]] = {}
 
@@ -23,6 +25,16 @@ def hold(alias: str, config: PatroniConfig) -> Discovery:
     discovery = discovery_for(config)
     _held[alias] = discovery
     return discovery
+
+
+def end(aliases: Iterable[str]) -> None:
+    """Have nobody look at the clusters of these aliases any more, as they are about to be stopped.
+
+    Whoever still uses a discovery wakes it again.
+    """
+    for alias in aliases:
+        if alias in _held:
+            _held[alias].close()
 
 
 def release() -> None:

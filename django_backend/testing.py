@@ -13,7 +13,7 @@ from django.db import connections
 from django.test.runner import DiscoverRunner
 
 from django_backend.base import DatabaseWrapper
-from django_backend.clusters import release
+from django_backend.clusters import end, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,6 +60,8 @@ def databases_on(cluster: LocalCluster, aliases: Iterable[str] | None = None) ->
     try:
         yield
     finally:
+        # Django keeps wrappers of before the tests to their end, and each keeps a discovery alive.
+        end(chosen)
         _forget(chosen)
         for alias, entry in before.items():
             connections.settings[alias].update(entry)

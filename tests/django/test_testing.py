@@ -70,6 +70,17 @@ def test_aliases_lead_to_the_cluster_and_keep_how_they_use_one(settings_of_produ
     assert connections["default"].settings_dict["USER"] == "shop"
 
 
+@pytest.mark.usefixtures("settings_of_production")
+def test_nobody_looks_at_a_cluster_that_is_about_to_be_stopped() -> None:
+    with databases_on(CLUSTER):
+        kept: Any = connections["default"]  # as Django's test runner keeps it
+        with kept._connecting():
+            kept.get_connection_params()
+        kept._discovery.ensure_watching()
+        assert kept._discovery._watcher.is_running
+    assert not kept._discovery._watcher.is_running
+
+
 def test_only_the_aliases_that_are_named_are_changed(settings_of_production: dict[str, Any]) -> None:
     before = copy.deepcopy(settings_of_production)
     with databases_on(CLUSTER, ["replica"]):
