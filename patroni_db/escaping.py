@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from typing import Any, Final
 
 __all__ = ["LOGGERS", "plain", "plain_cause", "quoted", "without_passwords"]
@@ -31,6 +32,7 @@ _MAY_HOLD_SECRET: Final = re.compile(
 _WITH_PASSWORD: Final = re.compile("\\S*(?:[@\uff20\ufe6b]|%40|://[^\\s/]*:(?![0-9]))\\S*", re.IGNORECASE)
 _MAX_QUOTED: Final = 200
 _MAX_LOGGED: Final = 4000
+_MAX_TRACEBACK: Final = 20_000
 _HIDDEN: Final = "'***'"
 
 
@@ -82,7 +84,15 @@ class _EscapingFilter(logging.Filter):
             record.args = {name: _logged(value) for name, value in arguments.items()}
         elif arguments:
             record.args = tuple(map(_logged, arguments))
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = _traceback(record.exc_info[1])  # what formatters show instead of their own
         return True
+
+
+def _traceback(error: BaseException) -> str:
+    """Return a traceback each line of which is escaped, and indented: none can pass for a record of its own."""
+    text = "".join(traceback.format_exception(error))[:_MAX_TRACEBACK].rstrip("\n")
+    return "\n".join(f"  {plain(line)}" for line in text.split("\n"))
 
 
 def _logged(value: object) -> object:

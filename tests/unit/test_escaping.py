@@ -86,6 +86,23 @@ def test_no_record_of_the_library_has_more_than_one_line(name: str, message: str
     assert text.isprintable()
 
 
+def test_no_line_of_a_traceback_passes_for_a_record() -> None:
+    logger, shown = logging.getLogger(LOGGERS[0]), io.StringIO()
+    handler = logging.StreamHandler(shown)
+    logger.addHandler(handler)
+    error = ValueError(HOSTILE)
+    error.__cause__ = RuntimeError(HOSTILE)
+    error.add_note(HOSTILE)
+    try:
+        logger.error("%s failed", "it", exc_info=error)
+    finally:
+        logger.removeHandler(handler)
+    first, *others = shown.getvalue().removesuffix("\n").split("\n")
+    assert first == "it failed"
+    assert all(line.startswith("  ") and line.isprintable() for line in others)
+    assert sum("CRITICAL forged" in line for line in others) == 3
+
+
 def test_a_record_keeps_what_handlers_group_by(caplog: pytest.LogCaptureFixture) -> None:
     harmless = OSError("refused")
     logging.getLogger(LOGGERS[0]).warning("%s, %d of %s", harmless, 3, "n1")
