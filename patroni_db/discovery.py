@@ -345,7 +345,10 @@ class Discovery:
             if known is None or known.silent == self._suspects.silent:
                 return
             snapshot = dataclasses.replace(known, generation=known.generation + 1, silent=self._suspects.silent)
-            logger.warning("silent: %s", ", ".join(sorted(snapshot.silent)) or "nobody any more")
+            for name in sorted(snapshot.silent - known.silent):
+                logger.warning("%s hangs: new connections avoid it", name)
+            for name in sorted(known.silent - snapshot.silent):
+                logger.info("%s does not hang any more", name)
             subscribers = self._install(snapshot)
             primary = snapshot.primary
             if primary is not None and primary[0].name in snapshot.silent - known.silent:
@@ -702,7 +705,11 @@ def _tell(subscribers: tuple[Callable[[Snapshot], None], ...], snapshot: Snapsho
 def _log_routing(before: Topology | None, after: Topology) -> None:
     old, new = before.primary if before else None, after.primary
     if before is None or (old and old.name) != (new and new.name):
-        logger.info("primary of %s is %s", after.scope or "the cluster", new.name if new else "nobody at the moment")
+        scope = after.scope or "the cluster"
+        if new is None:
+            logger.info("%s has no primary at the moment", scope)
+        else:
+            logger.info("primary of %s is %s", scope, new.name)
 
 
 # -- Sharing -------------------------------------------------------------------------------------------------

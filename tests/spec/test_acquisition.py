@@ -429,3 +429,19 @@ def test_silence_does_not_outlive_who_would_have_noticed_its_end() -> None:
         assert after is not None
         assert not after.silent
         assert after.generation > before.generation
+
+
+def test_the_log_says_which_server_hangs_and_who_leads(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "patroni_db.discovery")
+    stage = Stage()
+    for silent in ({"n1"}, {"n1", "n2"}, {"n2"}):
+        stage.discovery._suspects.silent = frozenset(silent)
+        stage.discovery.silence_changed()
+    stage.look(NOBODY)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "primary of lab is n1"),
+        ("WARNING", "n1 hangs: new connections avoid it"),
+        ("WARNING", "n2 hangs: new connections avoid it"),
+        ("INFO", "n1 does not hang any more"),
+        ("INFO", "lab has no primary at the moment"),
+    ]
