@@ -51,6 +51,8 @@ __all__ = ["check_databases", "check_deployment"]
 _MIDDLEWARE = "django_backend.middleware.FailoverMiddleware"
 _CAUSAL_MIDDLEWARE = "django_backend.causal_middleware.CausalMiddleware"
 _PROVEN = frozenset({"verify-ca", "verify-full"})
+# How two aliases of one cluster differ without being guarded differently.
+_GUARDS_NOTHING = frozenset({"patroni_target", "patroni_max_lag", "patroni_tags"})
 _SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 
 
@@ -68,17 +70,26 @@ def check_databases(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessag
 
 def check_deployment(app_configs: Any = None, **_kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001 - as above
     """Return what leaves the entries of ``DATABASES`` with this engine unguarded in production: docs/security.md."""
-    entries = {name: wrapper.settings_dict for name, wrapper in wrappers().items()}
-    return [message for name, entry in entries.items() for message in check_guards(name, entry)]
+    alike: list[tuple[dict[str, Any], list[str], Mapping[str, Any]]] = []
+    for name, wrapper in wrappers().items():
+        entry = wrapper.settings_dict
+        guards = {key: value for key, value in (entry.get("OPTIONS") or {}).items() if key not in _GUARDS_NOTHING}
+        for known, names, _ in alike:
+            if known == guards:
+                names.append(name)
+                break
+        else:
+            alike.append((guards, [name], entry))
+    return [message for _, names, entry in alike for message in check_guards(*names, entry=entry)]
 
 
-def check_guards(name: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+def check_guards(*names: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
     """Check that somebody on the network cannot have an entry's connections, and its password, for the asking.
 
-    :param name: its alias
+    :param names: its alias, and those of other entries that are guarded alike
     :param entry: its settings
     """
-    where = f"DATABASES[{name!r}]['OPTIONS']"
+    where = " and ".join(f"DATABASES[{name!r}]['OPTIONS']" for name in names)
     options = entry.get("OPTIONS") or {}
     try:
         config = PatroniConfig.from_options(options)

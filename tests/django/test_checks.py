@@ -116,7 +116,7 @@ def _no_libpq_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unguarded(**options: Any) -> list[str | None]:
-    return [message.id for message in check_guards("default", entry(OPTIONS={**GUARDED, **options}))]
+    return [message.id for message in check_guards("default", entry=entry(OPTIONS={**GUARDED, **options}))]
 
 
 @pytest.mark.usefixtures("_no_libpq_environment")
@@ -149,7 +149,7 @@ def test_libpqs_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_password_without_tls_is_told_and_not_shown() -> None:
     options = {**GUARDED, "patroni_urls": "http://pg1:8008", "patroni_user": "monitor", "patroni_password": "hush"}
-    (message,) = check_guards("default", entry(OPTIONS=options))
+    (message,) = check_guards("default", entry=entry(OPTIONS=options))
     assert "a password included" in message.msg
     assert "hush" not in message.msg
 
@@ -159,6 +159,11 @@ def test_only_a_deployment_is_told() -> None:
     assert not {"patroni.W020", "patroni.W021", "patroni.W022"} & {message.id for message in run_checks()}
 
 
+def test_aliases_that_are_guarded_alike_are_told_of_once() -> None:
+    (message,) = [found for found in run_checks(include_deployment_checks=True) if found.id == "patroni.W021"]
+    assert message.msg.startswith("DATABASES['default']['OPTIONS'] and DATABASES['replica']['OPTIONS']: ")
+
+
 def test_the_settings_that_the_page_on_security_shows_are_guarded() -> None:
     page = Path(__file__).parents[2] / "docs" / "security.md"
     if not page.is_file():
@@ -166,4 +171,4 @@ def test_the_settings_that_the_page_on_security_shows_are_guarded() -> None:
     (block,) = re.findall(r"```python\nOPTIONS = (.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     options = {**ast.literal_eval(block), "patroni_ca": __file__}
     assert ids(OPTIONS=options) == []
-    assert list(check_guards("default", entry(OPTIONS=options))) == []
+    assert list(check_guards("default", entry=entry(OPTIONS=options))) == []
