@@ -294,15 +294,13 @@ def _lag(row: Mapping[str, Any]) -> int | None:
     """Return replay lag where it is told (4.1+), else ``lag``; ``"unknown"`` and nonsense are None."""
     for key in ("replay_lag", "lag"):
         if key in row:
-            lag = _whole(row[key])
-            return lag if lag is not None and lag <= MAX_LSN else None
+            return _whole(row[key])
     return None
 
 
 def timeline_or_none(value: object) -> int | None:
     """Return a timeline as PostgreSQL counts them, from 1 on in 32 bits; None for anything else."""
-    number = _whole(value)
-    return number if number is not None and 1 <= number <= MAX_TIMELINE else None
+    return _whole(value, MAX_TIMELINE) or None
 
 
 def _lsn(value: object) -> int | None:
