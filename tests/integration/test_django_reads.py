@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings as django_settings
-from django.db import connections, transaction
+from django.db import close_old_connections, connections, transaction
 from django.db.models import BooleanField, Func
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client
@@ -160,7 +160,9 @@ def elsewhere(work: Callable[[], Any]) -> Any:
 
 
 def shown(client: Client, address: str = "/show/", **more: Any) -> Any:
-    return client.get(address, **more).json()
+    answer = client.get(address, **more).json()
+    close_old_connections()  # as at the end of each request outside of tests: there readers follow preferences
+    return answer
 
 
 def test_users_see_what_they_have_written_while_all_replicas_lag(site: LocalCluster) -> None:
