@@ -16,10 +16,11 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from patroni_db.acquisition import Attempt, acquire
 from patroni_db.connections import SURPLUS, Objection, Stamp, driver_of, why_unusable
-from patroni_db.errors import DiscoveryError, NoServerError
+from patroni_db.errors import DiscoveryError, NoPrimaryError, NoServerError
 from patroni_db.faults import Fault, classify
 from patroni_db.libpq import attempt_params
 from patroni_db.log_levels import level_of_replacement
+from patroni_db.selection import Target
 from patroni_db.time_limit import time_left, time_limit
 
 if TYPE_CHECKING:
@@ -60,6 +61,20 @@ class Source:
         self._sessions: weakref.WeakSet[Any] = weakref.WeakSet()
         # Until when nobody logs in again after a refusal, by the discovery's clock.
         self._refused_until = -math.inf
+
+    def why_none(self) -> Exception | None:
+        """Return why there may be no connection: the latest attempt, or else the latest look at the cluster, failed.
+
+        The attempts of a pool that has just lost its connections may all be under way when a caller's time is up.
+        """
+        if self.failure is not None:
+            return self.failure
+        if self.discovery.failure is not None:
+            return self.discovery.failure
+        snapshot = self.discovery.snapshot
+        if self.config.target is Target.PRIMARY and snapshot is not None and snapshot.primary is None:
+            return NoPrimaryError("the cluster has no primary", "Patroni names none")
+        return None
 
     def acquire(self, connect: Callable[[Attempt], C]) -> C:
         """Return a stamped connection made with `connect`.
@@ -310,7 +325,7 @@ class PatroniPool(ConnectionPool[PooledConnection]):
         try:
             return super().getconn(timeout)
         except PoolTimeout as exc:
-            failure = self._source.failure
+            failure = self._source.why_none()
             if failure is None:
                 raise
             raise PoolTimeout(f"{exc}: {failure}") from failure

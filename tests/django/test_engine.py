@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -21,6 +22,8 @@ from django_backend.clusters import release
 from django_backend.creation import PatroniCreationMixin
 from django_backend.mixin import PatroniMixin
 from django_backend.operations import PatroniOperationsMixin
+from django_backend.pool import Source
+from patroni_db.config import PatroniConfig
 from patroni_db.errors import DiscoveryError
 from tests.django.backends import entry
 
@@ -237,3 +240,25 @@ def test_a_copy_is_of_the_same_engine_and_goes_its_own_way() -> None:
     assert type(copied) is type(original)
     assert original.patroni_config.target == "primary"
     assert copied.patroni_config.target == "replica"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "look", "primary", "target", "told"),
+    [
+        ("refused", "no answer", None, "primary", "refused"),
+        (None, "no answer", "n1", "primary", "no answer"),
+        (None, None, None, "primary", "the cluster has no primary"),
+        (None, None, "n1", "primary", None),
+        (None, None, None, "replica", None),
+    ],
+)
+def test_a_pool_knows_why_it_has_no_connection_while_its_attempts_are_under_way(
+    attempt: str | None, look: str | None, primary: str | None, target: Any, told: str | None
+) -> None:
+    discovery: Any = SimpleNamespace(
+        failure=look and DiscoveryError("http://pg1:8008", look), snapshot=SimpleNamespace(primary=primary)
+    )
+    source = Source(discovery, PatroniConfig(urls="http://pg1:8008", target=target))
+    source.failure = psycopg.OperationalError(attempt) if attempt else None
+    why = source.why_none()
+    assert why is None if told is None else told in str(why)
