@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import re
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -69,6 +70,8 @@ _CONNECTION_EXCEPTION: Final = "08"
 # PgBouncer's own errors, "server conn crashed?" and "server login has been failing" among them, are 08P01; so is what a
 # server says to a client that does not keep to the protocol. Fatal ones are the session's last.
 _PROTOCOL_VIOLATION: Final = "08P01"
+# How PgBouncer refuses a wrong password; its server's refusal of its own login begins with other words.
+_WRONG_PASSWORD: Final = re.compile(r"(?:\A|FATAL: +)(?:password|SASL) authentication failed")
 _LAST_SEVERITIES: Final = frozenset({"FATAL", "PANIC"})
 # The classes of SQLSTATEs with which a living server refuses a login: it would refuse the next one too.
 _REFUSALS: Final = ("28", "3D", "42", "0A", "22", "08P01")
@@ -103,9 +106,10 @@ def classify(exc: BaseException, *, closed: bool | None = None) -> Fault:
 def may_be_poolers(exc: BaseException) -> bool:
     """Return whether a pooler that cannot reach its server may have raised the error of a failed login.
 
-    PgBouncer tells that by 08P01, as it does much else, and libpq hides the SQLSTATE.
+    PgBouncer tells that by 08P01, as it does much else, and libpq hides the SQLSTATE. A wrong password shows by its
+    words, which PgBouncer does not translate.
     """
-    return sqlstate_of(exc) in {None, _PROTOCOL_VIOLATION}
+    return sqlstate_of(exc) in {None, _PROTOCOL_VIOLATION} and _WRONG_PASSWORD.search(str(exc)) is None
 
 
 def is_refusal(exc: BaseException) -> bool:
@@ -115,6 +119,8 @@ def is_refusal(exc: BaseException) -> bool:
     libpq, which gives no SQLSTATE for a connection that was not made.
     """
     state = sqlstate_of(exc)
+    if state == _PROTOCOL_VIOLATION:
+        return _WRONG_PASSWORD.search(str(exc)) is not None
     return state is not None and state.startswith(_REFUSALS)
 
 

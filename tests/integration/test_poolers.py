@@ -208,14 +208,21 @@ def test_transactions_run_again_through_a_crash(cluster: LocalCluster, port: int
     assert rows == collections.Counter(acknowledged)
 
 
-def test_a_login_that_is_refused_is_told_of_at_once_and_again_at_the_deadline(
+def test_a_wrong_password_is_told_at_once(cluster: LocalCluster, port: int) -> None:
+    with application(cluster, port, patroni_failover_timeout=60, user="nobody_at_all", password="wrong") as app:
+        with pytest.raises(OperationalError, match="authentication failed") as raised:
+            app.engine.connect()
+        assert "patroni_failover_timeout" not in str(raised.value)
+    assert raised.value.orig is not None
+
+
+def test_what_may_be_the_poolers_own_trouble_is_told_of_at_once_and_again_at_the_deadline(
     cluster: LocalCluster, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with application(cluster, port, patroni_failover_timeout=1, user="nobody_at_all", password="wrong") as app:
-        with pytest.raises(OperationalError, match=r"patroni_failover_timeout.*last tried.*authentication") as raised:
+    with application(cluster, port, patroni_failover_timeout=1, options="-c no_such_setting=1") as app:
+        with pytest.raises(OperationalError, match=r"patroni_failover_timeout.*last tried"):
             app.engine.connect()
         assert "refuses us" in caplog.text
-    assert raised.value.orig is not None
 
 
 def _fails(role: Callable[[], bool]) -> bool:

@@ -139,3 +139,25 @@ def test_without_sqlstate_nothing_is_known_of_a_refusal() -> None:
 @pytest.mark.parametrize(("state", "expected"), [(None, True), ("08P01", True), ("28P01", False), ("3D000", False)])
 def test_which_refusals_a_pooler_may_make_that_lost_its_server(state: str | None, expected: bool) -> None:
     assert may_be_poolers(error(state)) is expected
+
+
+@pytest.mark.parametrize("state", [None, "08P01"])
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("SASL authentication failed", True),
+        ("password authentication failed", True),
+        ('connection to server at "127.0.0.1", port 6432 failed: FATAL:  SASL authentication failed', True),
+        ('port 6432 failed: FATAL:  password authentication failed for user "app"', True),
+        ('FATAL:  server login failed: FATAL password authentication failed for user "app"', False),
+        ("FATAL:  server login has been failing, cached error: authentication failed (server_login_retry)", False),
+        ("FATAL:  pgbouncer cannot connect to server", False),
+    ],
+)
+def test_a_pooler_that_refuses_a_password_is_told_from_one_that_lost_its_server(
+    state: str | None, words: str, wrong: bool
+) -> None:
+    exc = OperationalError(words)
+    exc.sqlstate = state  # type: ignore[attr-defined]
+    assert may_be_poolers(exc) is not wrong
+    assert is_refusal(exc) is (wrong and state is not None)
