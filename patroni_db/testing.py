@@ -21,7 +21,6 @@ A cluster that cannot be started is an error of the test, not a skip: a suite th
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import pytest
 
@@ -102,6 +101,8 @@ def patroni_urls(patroni_cluster: LocalCluster) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def patroni_database_url(patroni_cluster: LocalCluster) -> str:
     """A SQLAlchemy URL of the cluster's application database, the password included."""
+    from urllib.parse import quote  # noqa: PLC0415 - as above
+
     cluster = patroni_cluster
     login = f"{cluster.user}:{quote(cluster.password)}"
     return f"postgresql+patroni://{login}@/{cluster.dbname}?patroni_urls={','.join(cluster.urls)}"
